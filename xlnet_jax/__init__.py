@@ -1,0 +1,1 @@
+"""XLNet in JAX."""
