@@ -1,1 +1,30 @@
-"""XLNet in JAX."""
+"""XLNet in JAX: the public face, everything here is fetched on first use.
+
+`import xlnet_jax` by itself loads neither JAX nor TensorFlow, so that `xlnet-jax --help` and a
+look at the version are immediate.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.
+_PUBLIC = {
+    "XLNet": "xlnet_jax.model.transformer",
+    "XLNetConfig": "xlnet_jax.model.config",
+}
+
+__all__ = ["XLNet", "XLNetConfig", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'xlnet_jax' has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

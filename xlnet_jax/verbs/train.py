@@ -1,0 +1,62 @@
+"""`xlnet-jax train`: pretrain from a config file, or resume."""
+
+import argparse
+
+TAKES_OVERRIDES = True
+
+SUMMARY = "train a model from a config file; the same command again resumes"
+
+CONFIG_HELP = """\
+--config names a Python file with get_config(), or get_config(arg) for FILE.py:ARG. Any of its
+keys is set from the command line by its dotted path:
+
+  --config.KEY=VALUE     a value of the type the config gives it; None empties it;
+                         tuples as --config.KEY='(1,2)'
+  --config.KEY, --noconfig.KEY   true and false
+
+An unknown key or a value of another type is an error that names the nearest key or the type.
+"""
+
+DESCRIPTION = f"""\
+Trains on token shards (see xlnet-jax corpus) or the original's records, on all local devices.
+
+The work directory receives checkpoints, metrics.csv, a TensorBoard log, the resolved config
+(config.json) and a picture of the curves. If it holds a complete checkpoint already, training goes
+on from there: weights, optimizer, memory and data position. SIGTERM (a machine being taken away)
+saves a checkpoint and exits 0.
+
+{CONFIG_HELP}"""
+
+EXAMPLES = """\
+  xlnet-jax train --config=configs/pretrain.py:base --workdir=runs/base \\
+      --config.optimizer.learning_rate=1e-4
+  xlnet-jax train --config=configs/pretrain.py:tiny --workdir=gs://BUCKET/runs/tiny
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this verb."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE.py[:ARG]",
+        help="config file, with an argument for its variants (configs/pretrain.py:base)",
+    )
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="folder of this run, made if missing; a local path or gs://",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reads the config, then trains or resumes."""
+    from xlnet_jax import config_files
+
+    config = config_files.load(args.config, args.overrides)
+
+    from xlnet_jax.training import run as training_run
+
+    training_run.train(config, args.workdir)
+    return 0
