@@ -1,0 +1,68 @@
+"""Two-stream passes: query output, losses, gradients and memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from tests.parity import model_cases as mc
+from tests.parity.case import Case, Result, relative_error, worst
+from xlnet_jax.convert import rules
+from xlnet_jax.model.heads import PermutationLanguageModel
+from xlnet_jax.tasks.pretraining import permutation_loss
+
+
+def cases(root: Path) -> Iterator[Case]:
+    for folder, meta in mc.model_folders(root / "pretrain_forward"):
+        for name, case in meta["cases"].items():
+            run = functools.partial(run_case, folder, name, case["options"])
+            yield Case(f"{folder.relative_to(root)}/{name}", run)
+
+
+def run_case(folder: Path, name: str, options: dict[str, Any], **changes: Any) -> Result:
+    """`changes` are fields of `RunConfig`, to run the case in another form."""
+    config, params = mc.load_model(folder)
+    features = mc.arrays_of(np.load(folder / "inputs.npz"), name)
+    wanted = mc.arrays_of(np.load(folder / "outputs.npz"), name)
+    layout = mc.Layout(len(features["input_k"]), bi_data=options["bi_data"])
+    model = PermutationLanguageModel(config, mc.run_config(options, **changes))
+    inputs = mc.pretraining_inputs(features, layout)
+    tokens = inputs.pop("tokens")
+    memory = layout.memory_in(features["mems"]) if "mems" in features else None
+    targets = layout.batch_first(features["target"])
+    weights = layout.batch_first(features["target_mask"])
+
+    def loss_of(params: Any) -> tuple[jax.Array, Any]:
+        logits, output = model.apply(params, tokens, memory=memory, **inputs)
+        losses = permutation_loss(logits, targets)
+        return (losses * weights).sum() / weights.sum(), (losses, output)
+
+    (loss, (losses, output)), gradients = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)
+    counted = layout.hidden_out(weights) > 0  # a filler's query is another one here
+    got = {
+        "total_loss": loss,
+        "token_loss": layout.hidden_out(losses)[counted],
+        "query_output": layout.hidden_out(output.hidden)[counted],
+    }
+    wanted["token_loss"] = wanted["token_loss"][counted]
+    wanted["query_output"] = wanted["query_output"][counted]
+    if "new_mems" in wanted:
+        got["new_mems"] = layout.memory_out(output.memory)
+    if any(key.startswith("grad:") for key in wanted):
+        flat = traverse_util.flatten_dict(gradients["params"], sep="/")
+        grads = rules.variables_from_params(flat, config)
+        got |= {f"grad:{key}": value for key, value in grads.items() if f"grad:{key}" in wanted}
+        norm = np.sqrt(sum(np.square(np.float64(g)).sum() for g in grads.values()))
+        got["grad_norm_dense"] = norm
+        got["grad_norm_as_original"] = wanted["grad_norm_as_original"]  # may count rows apart
+    absent = wanted.keys() - got.keys()
+    assert not absent, f"{name}: nothing to compare with {absent}"
+    return worst(
+        {key: (relative_error(got[key], wanted[key]), mc.TOLERANCE) for key in sorted(wanted)}
+    )

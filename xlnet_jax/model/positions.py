@@ -1,0 +1,63 @@
+"""Relative position codes and the shift that lines them up with the keys.
+
+Axis letters are those of `transformer.py`. Keys are S = M + T tokens (memory, then this
+segment); a query at token i stands at key M + i, so key j is at distance M + i - j. One code row
+per distance: row r stands for distance S - r, R = S + T rows in all, and the row that query i
+needs for key j is r = T - i + j.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def relative_position_codes(
+    num_tokens: int, num_keys: int, d_model: int, *, clamp_len: int = -1, bi_data: bool = False
+) -> Float[Array, "G R D"]:
+    """Sinusoidal codes of the distances S, S-1, ..., -T+1, float32.
+
+    A row is [sin, cos] of distance × 10000^(-2i/D), halves side by side. With `bi_data` there are
+    two directions (G = 2), the second with negated distances for reversed text; else G = 1.
+    `clamp_len` above 0 clips distances to ±clamp_len.
+
+    Source: `relative_positional_encoding` in the original's modeling.py. The original leaves out
+    the negative distances of causal attention; they are masked there, so nothing differs.
+    """
+    distance_R = jnp.arange(num_keys, -num_tokens, -1, dtype=jnp.float32)
+    distance_GR = jnp.stack([distance_R, -distance_R]) if bi_data else distance_R[None]
+    if clamp_len > 0:
+        distance_GR = jnp.clip(distance_GR, -clamp_len, clamp_len)
+    exponent = jnp.arange(0, d_model, 2, dtype=jnp.float32) / d_model
+    angle = distance_GR[..., None] / (10000.0**exponent)
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def shift_content(scores: Float[Array, "... T R"], num_keys: int) -> Float[Array, "... T S"]:
+    """Picks column T - i + j of row i for every key j, for queries at tokens 0 ... T-1.
+
+    Read as one run of numbers, row i of the answer starts at i·R + T - i = T + i·(R - 1): rows of
+    one number less, beginning at T. So the shift is a change of row length, with no gather.
+    """
+    *lead, num_tokens, num_rows = scores.shape
+    flat = scores.reshape(*lead, num_tokens * num_rows)[..., num_tokens:]
+    return flat.reshape(*lead, num_tokens, num_rows - 1)[..., :num_keys]
+
+
+def shift_queries(
+    scores: Float[Array, "B N P R"], positions_BP: Int[Array, "B P"], num_keys: int
+) -> Float[Array, "B N P S"]:
+    """Picks column T - i + j of every query row for key j, where i is that query's own token.
+
+    Each row is moved left by T - i in binary steps of 1, 2, 4, ...: a choice between two slices a
+    step, which every kind of device does at memory speed (a gather is slow on TPU).
+    """
+    num_tokens = scores.shape[-1] - num_keys
+    bits = (num_tokens - 1).bit_length()
+    left_BNP1 = (num_tokens - 1 - positions_BP)[:, None, :, None]
+    pad = [(0, 0)] * (scores.ndim - 1) + [(0, (1 << bits) - num_tokens)]
+    scores = jnp.pad(scores[..., 1:], pad)
+    for bit in reversed(range(bits)):
+        step = 1 << bit
+        scores = jnp.where((left_BNP1 >> bit) & 1, scores[..., step:], scores[..., :-step])
+    return scores

@@ -1,0 +1,270 @@
+"""The network: embeddings, the stack of layers, memory in and memory out.
+
+Legend of axis letters, used in names, einsum strings and signatures everywhere:
+
+    B batch                     R relative positions, R = S + T    F feed-forward width
+    T tokens of this segment    D model width                      V vocabulary
+    M memory                    N attention heads                  Y layers
+    S keys, S = M + T           H head size                        G directions (1, or 2: bi_data)
+    P predicted positions       Q rows, Q = T + P (or T)           I rows of one stream
+
+The two streams share every weight and the query stream reads only keys and values of the content
+stream. So both travel as one array x_BQD of Q = T + P rows, content first, and a layer is written
+once; they differ in what their rows may see (`attention.Rows`).
+
+Precision: parameters are float32; matrix products run in the compute dtype (`RunConfig.dtype`);
+position codes, scores, softmax, LayerNorm and loss are float32.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from xlnet_jax.model import dropout, positions, visibility
+from xlnet_jax.model.attention import RelativeAttention, Rows, initializer
+from xlnet_jax.model.config import RunConfig, XLNetConfig
+
+LAYER_NORM_EPSILON = 1e-12
+
+
+class Output(NamedTuple):
+    """What a pass returns.
+
+    Attributes:
+        hidden: last layer of the query stream if there is one, else of the content stream.
+        memory: per layer, for the next segment; None if `mem_len` is 0.
+    """
+
+    hidden: Float[Array, "B I D"]
+    memory: Float[Array, "Y B m D"] | None
+
+
+class LayerNorm(nn.Module):
+    """Normalization over the last axis in float32, epsilon 1e-12; returns the dtype of `x`."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"], residual: Array | float = 0.0) -> Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        total = x.astype(jnp.float32) + residual
+        centred = total - total.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        normal = centred * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
+        return (normal * scale + bias).astype(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """Dense, activation, dense, position by position."""
+
+    config: XLNetConfig
+    run: RunConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B Q D"], train: bool) -> Float[Array, "B Q D"]:
+        cfg, dtype, init = self.config, self.run.dtype, initializer(self.run)
+        zeros = nn.initializers.zeros
+        kernel_1 = self.param("kernel_1", init, (cfg.d_model, cfg.d_inner)).astype(dtype)
+        bias_1 = self.param("bias_1", zeros, (cfg.d_inner,)).astype(dtype)
+        kernel_2 = self.param("kernel_2", init, (cfg.d_inner, cfg.d_model)).astype(dtype)
+        bias_2 = self.param("bias_2", zeros, (cfg.d_model,)).astype(dtype)
+        inner = _activation(cfg.ff_activation, jnp.einsum("BQD,DF->BQF", x, kernel_1) + bias_1)
+        inner = _dropout(self, inner, train)
+        return _dropout(self, jnp.einsum("BQF,FD->BQD", inner, kernel_2) + bias_2, train)
+
+
+class Layer(nn.Module):
+    """Attention of both streams, then feed-forward of both; LayerNorm after each sum.
+
+    Returns the rows and, as the layer's memory of this segment, what `update_memory` keeps.
+    """
+
+    config: XLNetConfig
+    run: RunConfig
+    train: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B Q D"],
+        memory: Float[Array, "B M D"] | None,
+        codes: Float[Array, "G R D"],
+        streams: tuple[Rows, ...],
+        shared_biases: tuple[Array, ...] | None,
+    ) -> tuple[Float[Array, "B Q D"], Float[Array, "B m D"] | None]:
+        run, train = self.run, self.train
+        mem_len = 0 if memory is None else memory.shape[1]
+        num_tokens = (codes.shape[1] - mem_len) // 2
+        new_memory = visibility.update_memory(
+            memory, x[:, :num_tokens], mem_len=run.mem_len, reuse_len=run.reuse_len
+        )
+        attended = RelativeAttention(self.config, run, name="attention")(
+            x, memory, codes, streams, shared_biases, train
+        )
+        x = LayerNorm(name="attention_norm")(_dropout(self, attended, train), x)
+        mapped = FeedForward(self.config, run, name="feed_forward")(x, train)
+        return LayerNorm(name="feed_forward_norm")(mapped, x), new_memory
+
+
+class XLNet(nn.Module):
+    """Transformer-XL with an optional second (query) stream. Pure: memory in, memory out."""
+
+    config: XLNetConfig
+    run: RunConfig = RunConfig()
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        segment_ids: Int[Array, "B T"] | None = None,
+        padding: Bool[Array, "B T"] | None = None,
+        visible: Bool[Array, "B T T"] | None = None,
+        query_tokens: Int[Array, "B P"] | None = None,
+        query_visible: Bool[Array, "B P T"] | None = None,
+        query_predicts: Bool[Array, "B P"] | None = None,
+        memory: Float[Array, "Y B M D"] | None = None,
+        train: bool = False,
+    ) -> Output:
+        """Runs one segment.
+
+        Args:
+            tokens: ids of the content stream.
+            segment_ids: compared for equality only; memory counts as segment 0. None leaves the
+                segment term out.
+            padding: True where a token is padding, which only it itself may see.
+            visible: may token i see token j; None for all. A token always sees itself.
+            query_tokens: which token each query row stands at; None for no query stream.
+            query_visible: may query p see token j; needed with `query_tokens`.
+            query_predicts: False where a query row starts from the token's own embedding instead
+                of the mask embedding (rows that predict nothing); None for all True.
+            memory: what an earlier call returned; always visible.
+            train: dropout on; needs the "dropout" random stream.
+        """
+        cfg, run = self.config, self.run
+        init = initializer(run)
+        embedding = self.param("word_embedding", init, (cfg.n_token, cfg.d_model))
+        num_tokens = tokens.shape[1]
+        mem_len = 0 if memory is None else memory.shape[2]
+
+        h = jnp.take(embedding.astype(run.dtype), tokens, axis=0)
+        x = h
+        if query_tokens is not None:
+            mask = self.param("mask_embedding", _mask_init, (cfg.d_model,)).astype(run.dtype)
+            g = jnp.broadcast_to(mask, (*query_tokens.shape, cfg.d_model))
+            if query_predicts is not None:
+                own = jnp.take_along_axis(h, query_tokens[..., None], axis=1)
+                g = jnp.where(query_predicts[..., None], g, own)
+            x = jnp.concatenate([h, g], axis=1)
+        x = _dropout(self, x, train)
+        streams = make_streams(
+            run, num_tokens, mem_len, segment_ids, padding, visible, query_tokens, query_visible
+        )
+        codes = positions.relative_position_codes(
+            num_tokens,
+            mem_len + num_tokens,
+            cfg.d_model,
+            clamp_len=run.clamp_len,
+            bi_data=run.bi_data,
+        )
+        codes = _dropout(self, codes, train)
+        x, new_memory = self._layers(x, memory, codes, streams, train)
+        hidden = x if query_tokens is None else x[:, num_tokens:]
+        return Output(_dropout(self, hidden, train), new_memory)
+
+    def _layers(
+        self, x: Array, memory: Array | None, codes: Array, streams: tuple[Rows, ...], train: bool
+    ) -> tuple[Array, Array | None]:
+        cfg, run = self.config, self.run
+        shared_biases = None
+        if not cfg.untie_r:
+            names = ("r_w_bias", "r_r_bias", "r_s_bias")
+            shape = (cfg.n_head, cfg.d_head)
+            shared_biases = tuple(self.param(name, initializer(run), shape) for name in names)
+        layer = Layer
+        if run.remat in ("dots", "full"):
+            policies = jax.checkpoint_policies
+            policy = policies.dots_with_no_batch_dims_saveable if run.remat == "dots" else None
+            layer = nn.remat(Layer, policy=policy, prevent_cse=not run.scan_layers)
+        # Parameters are stacked [Y, ...] whether scanned or unrolled: one layout of checkpoints.
+        stack = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            length=cfg.n_layer,
+            unroll=1 if run.scan_layers else cfg.n_layer,
+        )
+        return stack(cfg, run, train, name="layers")(x, memory, codes, streams, shared_biases)
+
+
+def make_streams(
+    run: RunConfig,
+    num_tokens: int,
+    mem_len: int,
+    segment_ids: Int[Array, "B T"] | None,
+    padding: Bool[Array, "B T"] | None,
+    visible: Bool[Array, "B T T"] | None,
+    query_tokens: Int[Array, "B P"] | None,
+    query_visible: Bool[Array, "B P T"] | None,
+) -> tuple[Rows, ...]:
+    """Brings all restrictions of sight together, for the content rows and the query rows."""
+    causal = None
+    if run.causal:
+        causal = visibility.causal_visibility(num_tokens, mem_len, same_length=run.same_length)[None]
+    seen_by_all = None if padding is None else ~padding[:, None, :]
+    content = _all_of(visible, seen_by_all)
+    if content is not None:
+        content |= jnp.eye(num_tokens, dtype=bool)
+    content = _all_of(_with_memory(content, mem_len), causal)
+    segments = None
+    if segment_ids is not None:
+        segments = jnp.pad(segment_ids, ((0, 0), (mem_len, 0)))
+        other = segment_ids[:, :, None] != segments[:, None, :]
+    rows = (Rows(content, None if segments is None else other),)
+    if query_tokens is None:
+        return rows
+    query = _with_memory(_all_of(query_visible, seen_by_all), mem_len)
+    query = _all_of(query, None if causal is None else causal[0, query_tokens])
+    other_q = None
+    if segments is not None:
+        own = jnp.take_along_axis(segment_ids, query_tokens, axis=1)
+        other_q = own[:, :, None] != segments[:, None, :]
+    return (*rows, Rows(query, other_q, query_tokens))
+
+
+def _all_of(*conditions: Array | None) -> Array | None:
+    given = [condition for condition in conditions if condition is not None]
+    if not given:
+        return None
+    result = given[0]
+    for condition in given[1:]:
+        result = result & condition
+    return result
+
+
+def _with_memory(visible: Array | None, mem_len: int) -> Array | None:
+    if visible is None:
+        return None
+    return jnp.pad(visible, ((0, 0), (0, 0), (mem_len, 0)), constant_values=True)
+
+
+def _dropout(module: nn.Module, x: Array, train: bool) -> Array:
+    rate = module.run.dropout  # type: ignore[attr-defined]
+    if not train or rate == 0.0:
+        return x
+    return dropout.dropout(x, rate, dropout.dropout_seed(module.make_rng("dropout")))
+
+
+def _activation(name: str, x: Array) -> Array:
+    return jax.nn.relu(x) if name == "relu" else jax.nn.gelu(x, approximate=True)
+
+
+def _mask_init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+    """As the original's default initializer: uniform, limit sqrt(6 / (1 + D))."""
+    limit = (6.0 / (1 + shape[0])) ** 0.5
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
