@@ -76,7 +76,7 @@ lint: setup-dev
 # One version of everything for all supported Pythons. The runtime lock is a part of the dev lock.
 COMPILE := $(UV) --no-config pip compile pyproject.toml --universal --python-version 3.11 \
   --generate-hashes --fork-strategy fewest --no-emit-index-url --no-annotate --quiet \
-  --default-index https://pypi.org/simple --custom-compile-command "make lock" --group build
+  --custom-compile-command "make lock" --group build
 
 lock:
 	$(COMPILE) --extra dev --group torch-needs --output-file requirements-dev.lock
