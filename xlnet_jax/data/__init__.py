@@ -1,0 +1,1 @@
+"""Text to tensors: clean-up, vocabularies, token shards, input pipelines."""

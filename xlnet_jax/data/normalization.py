@@ -1,0 +1,233 @@
+"""Text clean-up before SentencePiece, with and without character offsets.
+
+Four forms, named in `Normalization.form`:
+
+* ``reference``: what the released models were trained with (`preprocess_text` in the original's
+  prepro_utils.py): white space collapsed, the quotes `` and '' made ", compatibility
+  decomposition, combining marks dropped. Right for the released English and Chinese models only:
+  it turns が into か, й into и, and cuts Korean syllables into their letters.
+* ``nfc`` and ``nfkc``: white space collapsed and the Unicode form applied; no mark is dropped.
+* ``none``: white space collapsed, nothing else.
+
+Every function here is a function of the text alone and takes time linear in its length.
+"""
+
+import dataclasses
+import functools
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+FORMS = ("reference", "nfc", "nfkc", "none")
+
+_QUOTES = re.compile("``|''")
+_NOT_SPACE = re.compile(r"\S+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """How raw text is cleaned before SentencePiece sees it.
+
+    `keep_accents` belongs to the reference form, where the default is to drop every combining
+    mark; the other forms always keep them. `lower` lower-cases last. `collapse_whitespace` strips
+    the ends and makes every run of white space one blank.
+    """
+
+    form: str = "nfc"
+    lower: bool = False
+    keep_accents: bool | None = None
+    collapse_whitespace: bool = True
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(
+                f"unknown normalization {self.form!r}: wanted one of {', '.join(FORMS)} "
+                "(--normalization)"
+            )
+        if self.keep_accents is None:
+            object.__setattr__(self, "keep_accents", self.form != "reference")
+        elif not self.keep_accents and self.form != "reference":
+            raise ValueError(
+                f"normalization {self.form!r} drops no accents: use --normalization=reference, "
+                "or leave --keep_accents on"
+            )
+
+    @property
+    def splits_digit_commas(self) -> bool:
+        """Whether a piece that ends in digit and comma is cut before the comma (reference only)."""
+        return self.form == "reference"
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, ready for json."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Normalization":
+        """Rebuilds the settings; an unknown or missing key is an error that names it."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != known:
+            odd = ", ".join(sorted(known ^ set(values)))
+            raise ValueError(f"normalization settings with missing or unknown keys: {odd}")
+        return cls(**values)
+
+    def clean(self, text: str) -> str:
+        """Cleans one text."""
+        if self.collapse_whitespace:
+            text = " ".join(text.split())
+        return self._change_characters(text)
+
+    def clean_lines(self, lines: Sequence[str]) -> list[str]:
+        """Cleans many lines in one go; equal to `clean` on each. Lines hold no newline."""
+        if not lines:
+            return []
+        if self.collapse_whitespace:
+            lines = [" ".join(line.split()) for line in lines]
+        # A newline is a starter that composes with nothing and is neither cased nor transparent
+        # to casing rules, so no form reaches across it.
+        return self._change_characters("\n".join(lines)).split("\n")
+
+    def _change_characters(self, text: str) -> str:
+        if self.form == "reference":
+            if "`" in text or "'" in text:
+                text = text.replace("``", '"').replace("''", '"')
+            if not self.keep_accents and not text.isascii():
+                text = _combining_marks().sub("", unicodedata.normalize("NFKD", text))
+        elif self.form == "nfc":
+            text = unicodedata.normalize("NFC", text)
+        elif self.form == "nfkc":
+            text = unicodedata.normalize("NFKC", text)
+        return text.lower() if self.lower else text
+
+    def clean_with_spans(self, text: str) -> tuple[str, np.ndarray]:
+        """Cleans one text and says where each character came from.
+
+        Returns the cleaned text, equal to `clean(text)`, and spans int64 [len(cleaned), 2]:
+        character i of the cleaned text was made from ``text[spans[i, 0]:spans[i, 1]]``.
+        Characters composed or decomposed together share the span of their whole group.
+        """
+        spans = np.stack([np.arange(len(text)), np.arange(1, len(text) + 1)], axis=1)
+        if self.collapse_whitespace:
+            text, spans = _rewrite(text, spans, _collapsed(text))
+        if self.form == "reference":
+            quotes = [(m.start(), m.end(), '"') for m in _QUOTES.finditer(text)]
+            text, spans = _rewrite(text, spans, quotes)
+        unicode_form = _unicode_form(self)
+        if unicode_form and not text.isascii():
+            groups = _groups(text, unicode_form, drop_marks=self.form == "reference")
+            text, spans = _rewrite(text, spans, groups)
+        if self.lower:
+            # Lower-casing looks at neighbours only to choose the form of a final sigma, which
+            # never changes a length.
+            lengths = [len(character.lower()) for character in text]
+            text, spans = text.lower(), np.repeat(spans, lengths, axis=0)
+        return text, spans
+
+
+def changed_code_points(before: str, after: str) -> tuple[int, int]:
+    """Counts code points outside ASCII that a clean-up took away or replaced.
+
+    Returns (changed, total): total counts all code points of `before` but white space; changed
+    counts those above 127 that `after` holds fewer times.
+    """
+    points = np.frombuffer(before.encode("utf-32-le", "surrogatepass"), np.uint32)
+    total = len(points) - sum(before.count(blank) for blank in " \n\r\t")
+    if before.isascii():
+        return 0, total
+    kept = np.frombuffer(after.encode("utf-32-le", "surrogatepass"), np.uint32)
+    values, counts = np.unique(points[points > 127], return_counts=True)
+    kept_values, kept_counts = np.unique(kept[kept > 127], return_counts=True)
+    found = np.searchsorted(kept_values, values)
+    left = np.zeros_like(counts)
+    inside = found < len(kept_values)
+    same = np.zeros(len(values), bool)
+    same[inside] = kept_values[found[inside]] == values[inside]
+    left[same] = kept_counts[found[same]]
+    blank = np.array([chr(value).isspace() for value in values.tolist()], bool)
+    return int(np.maximum(counts - left, 0)[~blank].sum()), int(total - counts[blank].sum())
+
+
+def _unicode_form(normalization: Normalization) -> str:
+    if normalization.form == "reference":
+        return "" if normalization.keep_accents else "NFKD"
+    return {"nfc": "NFC", "nfkc": "NFKC"}.get(normalization.form, "")
+
+
+@functools.cache
+def _combining_marks() -> re.Pattern[str]:
+    """A pattern for runs of characters with a combining class (not merely category M)."""
+    marks = [point for point in range(sys.maxunicode + 1) if unicodedata.combining(chr(point))]
+    breaks = np.flatnonzero(np.diff(marks) > 1)
+    firsts = [marks[0], *(marks[i + 1] for i in breaks)]
+    lasts = [*(marks[i] for i in breaks), marks[-1]]
+    ranges = (f"\\U{first:08x}-\\U{last:08x}" for first, last in zip(firsts, lasts, strict=True))
+    return re.compile(f"[{''.join(ranges)}]+")
+
+
+@functools.cache
+def _second_halves() -> frozenset[str]:
+    """Characters that may merge into the one before them when text is composed."""
+    found = {chr(point) for point in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
+    for point in range(0x20000):  # nothing beyond composes canonically from two parts
+        parts = unicodedata.decomposition(chr(point)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            found.add(chr(int(parts[1], 16)))
+    return frozenset(found)
+
+
+def _groups(text: str, form: str, *, drop_marks: bool) -> list[tuple[int, int, str]]:
+    """Cuts text where no Unicode form reaches across; leaves out single characters that stay."""
+    decomposed = "NFKD" if form in ("NFKD", "NFKC") else "NFD"
+    joins = _second_halves()
+    groups = []
+    begin = 0
+    for end in range(1, len(text) + 1):
+        if end < len(text):
+            character = text[end]
+            if character >= "\x80":
+                first = unicodedata.normalize(decomposed, character)[0]
+                if unicodedata.combining(first) or first in joins:
+                    continue
+        out = unicodedata.normalize(form, text[begin:end])
+        if drop_marks:
+            out = _combining_marks().sub("", out)
+        if end - begin > 1 or out != text[begin]:
+            groups.append((begin, end, out))
+        begin = end
+    return groups
+
+
+def _collapsed(text: str) -> list[tuple[int, int, str]]:
+    """The replacements that strip a text and make each run of white space one blank."""
+    changes = []
+    last = 0
+    for word in _NOT_SPACE.finditer(text):
+        if word.start() > last:
+            changes.append((last, word.start(), " " if last else ""))
+        last = word.end()
+    if last < len(text):
+        changes.append((last, len(text), ""))
+    return changes
+
+
+def _rewrite(
+    text: str, spans: np.ndarray, changes: list[tuple[int, int, str]]
+) -> tuple[str, np.ndarray]:
+    """Applies replacements (begin, end, new), sorted and disjoint; carries the spans along."""
+    if not changes:
+        return text, spans
+    pieces, parts = [], []
+    last = 0
+    for begin, end, new in changes:
+        pieces += [text[last:begin], new]
+        parts.append(spans[last:begin])
+        if new:
+            whole = np.array([[spans[begin, 0], spans[end - 1, 1]]])
+            parts.append(np.repeat(whole, len(new), axis=0))
+        last = end
+    pieces.append(text[last:])
+    parts.append(spans[last:])
+    return "".join(pieces), np.concatenate(parts)

@@ -1,0 +1,89 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+
+from etils import epath
+
+TEMPORARY = ".unfinished-"  # a name with this prefix is never read, and swept at the next start
+
+
+def is_local(path: epath.Path) -> bool:
+    """Whether a path is on a disk of this machine rather than in a bucket."""
+    return "://" not in os.fspath(path)
+
+
+def write_atomic(path: epath.Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Writes a file that readers see complete or not at all, even after a power cut.
+
+    On a local disk: temporary name, fsync, rename. On a bucket an object appears when its upload
+    is complete. Raises OSError that names the file.
+    """
+    path = epath.Path(path)
+    if not is_local(path):
+        with path.open("wb") as file:
+            for chunk in chunks:
+                file.write(bytes(chunk))
+        return
+    final = os.fspath(path)
+    folder, name = os.path.split(final)
+    temporary = os.path.join(folder, f"{TEMPORARY}{name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, final)
+        _sync_folder(folder or ".")
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write ({error.strerror})", final) from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: epath.Path, flag: str) -> None:
+    """Makes a folder and proves that it can be written; `flag` is named if it can't."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f"{TEMPORARY}probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot write there ({reason}; {flag})", str(path)) from error
+
+
+def sweep_unfinished(path: epath.Path) -> int:
+    """Removes what killed writers left in a folder; returns how many files."""
+    left = [entry for entry in path.iterdir() if entry.name.startswith(TEMPORARY)]
+    for entry in left:
+        entry.unlink(missing_ok=True)
+    return len(left)
+
+
+@contextlib.contextmanager
+def only_writer(path: epath.Path) -> Iterator[None]:
+    """Holds a folder for one writing process; a second one gets a ValueError (local disks only)."""
+    if not is_local(path):
+        yield
+        return
+    import fcntl
+
+    with open(os.path.join(os.fspath(path), ".writer.lock"), "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another process is writing to {os.fspath(path)}") from error
+        yield
