@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import xlnet_jax
 
-VERBS = ("train", "evaluate", "doctor")
+VERBS = ("corpus", "train", "evaluate", "doctor")
 
 WRONG_INPUT = 2
 JOB_FAILED = 1
@@ -29,7 +29,7 @@ exit codes:
   2    wrong input, flag or config, or a file could not be read or written; one line on standard
        error says what was received, what was wanted and what to change
   130  interrupted from the keyboard
-  143  terminated (train and evaluate see their own help)
+  143  terminated; train saves a checkpoint instead and exits 0
 """
 
 INTRODUCTION = """\
@@ -45,7 +45,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if not action.help or "default" in action.help or action.required:
             return action.help
-        if action.default is None or action.default is argparse.SUPPRESS or action.nargs == 0:
+        if action.default in (None, argparse.SUPPRESS, "", []) or action.const is True:
             return action.help
         return action.help + " (default: %(default)s)"
 
