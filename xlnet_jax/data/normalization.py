@@ -18,13 +18,15 @@ import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 FORMS = ("reference", "nfc", "nfkc", "none")
 
+_UnicodeForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 _QUOTES = re.compile("``|''")
+_SHORT = 256  # below this many characters a plain loop is faster than numpy
 _NOT_SPACE = re.compile(r"\S+")
 
 
@@ -95,7 +97,7 @@ class Normalization:
             if "`" in text or "'" in text:
                 text = text.replace("``", '"').replace("''", '"')
             if not self.keep_accents and not text.isascii():
-                text = _combining_marks().sub("", unicodedata.normalize("NFKD", text))
+                text = _drop_marks(unicodedata.normalize("NFKD", text))
         elif self.form == "nfc":
             text = unicodedata.normalize("NFC", text)
         elif self.form == "nfkc":
@@ -133,11 +135,11 @@ def changed_code_points(before: str, after: str) -> tuple[int, int]:
     Returns (changed, total): total counts all code points of `before` but white space; changed
     counts those above 127 that `after` holds fewer times.
     """
-    points = np.frombuffer(before.encode("utf-32-le", "surrogatepass"), np.uint32)
+    points = np.frombuffer(before.encode("utf-32-le", "surrogatepass"), "<u4")
     total = len(points) - sum(before.count(blank) for blank in " \n\r\t")
     if before.isascii():
         return 0, total
-    kept = np.frombuffer(after.encode("utf-32-le", "surrogatepass"), np.uint32)
+    kept = np.frombuffer(after.encode("utf-32-le", "surrogatepass"), "<u4")
     values, counts = np.unique(points[points > 127], return_counts=True)
     kept_values, kept_counts = np.unique(kept[kept > 127], return_counts=True)
     found = np.searchsorted(kept_values, values)
@@ -150,21 +152,30 @@ def changed_code_points(before: str, after: str) -> tuple[int, int]:
     return int(np.maximum(counts - left, 0)[~blank].sum()), int(total - counts[blank].sum())
 
 
-def _unicode_form(normalization: Normalization) -> str:
+def _unicode_form(normalization: Normalization) -> _UnicodeForm | None:
     if normalization.form == "reference":
-        return "" if normalization.keep_accents else "NFKD"
-    return {"nfc": "NFC", "nfkc": "NFKC"}.get(normalization.form, "")
+        return None if normalization.keep_accents else "NFKD"
+    if normalization.form == "nfc":
+        return "NFC"
+    return "NFKC" if normalization.form == "nfkc" else None
+
+
+def _drop_marks(text: str) -> str:
+    """Takes out characters with a combining class (fewer than those of category M)."""
+    if len(text) < _SHORT:
+        return "".join([c for c in text if not unicodedata.combining(c)])
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    is_mark = _is_mark()[points]
+    if not is_mark.any():
+        return text
+    return points[~is_mark].tobytes().decode("utf-32-le", "surrogatepass")
 
 
 @functools.cache
-def _combining_marks() -> re.Pattern[str]:
-    """A pattern for runs of characters with a combining class (not merely category M)."""
-    marks = [point for point in range(sys.maxunicode + 1) if unicodedata.combining(chr(point))]
-    breaks = np.flatnonzero(np.diff(marks) > 1)
-    firsts = [marks[0], *(marks[i + 1] for i in breaks)]
-    lasts = [*(marks[i] for i in breaks), marks[-1]]
-    ranges = (f"\\U{first:08x}-\\U{last:08x}" for first, last in zip(firsts, lasts, strict=True))
-    return re.compile(f"[{''.join(ranges)}]+")
+def _is_mark() -> np.ndarray:
+    """Whether a code point has a combining class: bool [all code points]."""
+    points = range(sys.maxunicode + 1)
+    return np.fromiter((unicodedata.combining(chr(p)) > 0 for p in points), bool, len(points))
 
 
 @functools.cache
@@ -178,9 +189,9 @@ def _second_halves() -> frozenset[str]:
     return frozenset(found)
 
 
-def _groups(text: str, form: str, *, drop_marks: bool) -> list[tuple[int, int, str]]:
+def _groups(text: str, form: _UnicodeForm, *, drop_marks: bool) -> list[tuple[int, int, str]]:
     """Cuts text where no Unicode form reaches across; leaves out single characters that stay."""
-    decomposed = "NFKD" if form in ("NFKD", "NFKC") else "NFD"
+    decomposed: _UnicodeForm = "NFKD" if form in ("NFKD", "NFKC") else "NFD"
     joins = _second_halves()
     groups = []
     begin = 0
@@ -193,7 +204,7 @@ def _groups(text: str, form: str, *, drop_marks: bool) -> list[tuple[int, int, s
                     continue
         out = unicodedata.normalize(form, text[begin:end])
         if drop_marks:
-            out = _combining_marks().sub("", out)
+            out = _drop_marks(out)
         if end - begin > 1 or out != text[begin]:
             groups.append((begin, end, out))
         begin = end

@@ -63,8 +63,7 @@ class ShardBuffer:
         """Writes the shard; `facts` go into its .json beside the sizes and the checksums."""
         sums = {}
         for suffix, parts in (("tokens", self._tokens), ("starts", self._starts)):
-            data = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
-            view = memoryview(data.view(np.uint8)).cast("B") if data.size else memoryview(b"")
+            view = memoryview(b"".join(part.tobytes() for part in parts))
             parts.clear()  # at most one copy of the shard stays in memory
             sums[suffix] = _block_sums(view)
             write_atomic(folder / f"{name}.{suffix}", [view])

@@ -347,7 +347,7 @@ def _json_lines(lines: Sequence[str], offset: int, path: str, text_field: str) -
                     problem = f"half of a surrogate pair in field {text_field!r}"
             if problem:
                 raise ValueError(f"{path}: line at byte {offset}: {problem}")
-            found += document_lines(text)
+            found += document_lines(str(text))
         offset += len(line.encode()) + 1
     return found
 
