@@ -339,6 +339,12 @@ def test_flags_of_corpus_are_the_fields_of_its_settings():
     check_flags_mirror("corpus", CorpusConfig())
 
 
+def test_flags_of_vocab_are_the_fields_of_its_settings():
+    from xlnet_jax.data.vocabulary import VocabularyConfig
+
+    check_flags_mirror("vocab", VocabularyConfig())
+
+
 def test_choices_are_those_of_the_library():
     from xlnet_jax.data import line_rules, normalization, text_sources
 
@@ -375,6 +381,48 @@ def test_corpus_flags_reach_the_settings(monkeypatch):
             heldout_every=9,
             unit_bytes=2048,
             num_workers=3,
+            overwrite=True,
+            progress=False,
+        )
+    ]
+
+
+def test_vocab_flags_reach_the_settings(monkeypatch):
+    from xlnet_jax.data import vocabulary
+    from xlnet_jax.data.normalization import Normalization
+    from xlnet_jax.data.text_sources import TextOptions
+
+    seen = []
+    monkeypatch.setattr(vocabulary, "train_vocabulary", seen.append)
+    line = (
+        "vocab --input a --output_prefix p --tfds n:s --text_format ids --text_field body"
+        " --max_line_bytes 5 --skip_empty_files --invalid_utf8 replace --tfds_data_dir t"
+        " --normalization none --lower --no-collapse_whitespace --vocab_size 99"
+        " --character_coverage 0.98 --model_type bpe --control_symbols '<cls>' '<x>'"
+        " --user_defined_symbols - '\"' --input_sentence_size 7 --no-shuffle_input_sentence"
+        " --max_sentence_bytes 8 --normalization_rule nfkc_cf --byte_fallback --seed 5"
+        " --num_threads 2 --overwrite --no-progress"
+    )
+    assert cli.main(shlex.split(line)) == 0
+    assert seen == [
+        vocabulary.VocabularyConfig(
+            input=("a",),
+            output_prefix="p",
+            tfds="n:s",
+            normalization=Normalization("none", True, None, False),
+            text=TextOptions("ids", "body", 5, True, "replace", "t"),
+            vocab_size=99,
+            character_coverage=0.98,
+            model_type="bpe",
+            control_symbols=("<cls>", "<x>"),
+            user_defined_symbols=("-", '"'),
+            input_sentence_size=7,
+            shuffle_input_sentence=False,
+            max_sentence_bytes=8,
+            normalization_rule="nfkc_cf",
+            byte_fallback=True,
+            seed=5,
+            num_threads=2,
             overwrite=True,
             progress=False,
         )
