@@ -143,13 +143,9 @@ def test_files_and_functions_stay_small():
 
 
 def project_files() -> list[Path]:
-    """Every text file that is or would be committed."""
+    """Every text file under version control."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     paths = [ROOT / name for name in listed.split("\0") if name]
     return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:4096]]
