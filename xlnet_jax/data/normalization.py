@@ -27,6 +27,7 @@ FORMS = ("reference", "nfc", "nfkc", "none")
 _UnicodeForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 _QUOTES = re.compile("``|''")
 _SHORT = 256  # below this many characters a plain loop is faster than numpy
+_BEYOND_ASCII = re.compile("[\x00-\x7f]?[^\x00-\x7f]+")  # with what a mark may sit on
 _NOT_SPACE = re.compile(r"\S+")
 
 
@@ -194,20 +195,19 @@ def _groups(text: str, form: _UnicodeForm, *, drop_marks: bool) -> list[tuple[in
     decomposed: _UnicodeForm = "NFKD" if form in ("NFKD", "NFKC") else "NFD"
     joins = _second_halves()
     groups = []
-    begin = 0
-    for end in range(1, len(text) + 1):
-        if end < len(text):
-            character = text[end]
-            if character >= "\x80":
-                first = unicodedata.normalize(decomposed, character)[0]
+    for region in _BEYOND_ASCII.finditer(text):
+        begin, stop = region.span()
+        for end in range(begin + 1, stop + 1):
+            if end < stop:
+                first = unicodedata.normalize(decomposed, text[end])[0]
                 if unicodedata.combining(first) or first in joins:
                     continue
-        out = unicodedata.normalize(form, text[begin:end])
-        if drop_marks:
-            out = _drop_marks(out)
-        if end - begin > 1 or out != text[begin]:
-            groups.append((begin, end, out))
-        begin = end
+            out = unicodedata.normalize(form, text[begin:end])
+            if drop_marks:
+                out = _drop_marks(out)
+            if end - begin > 1 or out != text[begin]:
+                groups.append((begin, end, out))
+            begin = end
     return groups
 
 
@@ -230,15 +230,19 @@ def _rewrite(
     """Applies replacements (begin, end, new), sorted and disjoint; carries the spans along."""
     if not changes:
         return text, spans
-    pieces, parts = [], []
+    pieces = []
     last = 0
     for begin, end, new in changes:
         pieces += [text[last:begin], new]
-        parts.append(spans[last:begin])
-        if new:
-            whole = np.array([[spans[begin, 0], spans[end - 1, 1]]])
-            parts.append(np.repeat(whole, len(new), axis=0))
         last = end
     pieces.append(text[last:])
-    parts.append(spans[last:])
-    return "".join(pieces), np.concatenate(parts)
+    begins, ends = np.array([(begin, end) for begin, end, _ in changes]).T
+    depth = np.zeros(len(text) + 1, np.int64)
+    depth[begins] += 1
+    np.subtract.at(depth, ends, 1)
+    copies = 1 - np.cumsum(depth)[:-1]  # how often a character's span shows in the result
+    copies[begins] = [len(new) for _, _, new in changes]
+    last_of_group = np.arange(len(text))
+    last_of_group[begins] = ends - 1
+    grouped = np.stack([spans[:, 0], spans[last_of_group, 1]], axis=1)
+    return "".join(pieces), np.repeat(grouped, copies, axis=0)

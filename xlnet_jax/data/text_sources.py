@@ -261,15 +261,15 @@ def read_blocks(stretch: Stretch, options: TextOptions) -> Iterator[Block]:
 
         yield from tfds_text.read_blocks(stretch, options)
         return
-    for raw, offset, consumed in _raw_blocks(stretch, options.max_line_bytes):
+    for raw, offset, consumed, size in _raw_blocks(stretch, options.max_line_bytes):
         lines = _decode(raw, offset, stretch, options).split("\n")
         if stretch.kind == "jsonl":
             lines = _json_lines(lines, offset, stretch.path, options.text_field)
-        yield Block(lines, offset, consumed, len(raw))
+        yield Block(lines, offset, consumed, size)
 
 
-def _raw_blocks(stretch: Stretch, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
-    """Whole lines as bytes without the last newline, their offset, and what was read for them."""
+def _raw_blocks(stretch: Stretch, max_line_bytes: int) -> Iterator[tuple[bytes, int, int, int]]:
+    """Whole lines without the last newline, their offset, what was read for them, their size."""
     with _open(stretch.path, is_gzip=stretch.is_gzip) as (file, text):
         if stretch.begin:
             text.seek(stretch.begin)
@@ -295,7 +295,7 @@ def _raw_blocks(stretch: Stretch, max_line_bytes: int) -> Iterator[tuple[bytes, 
             if whole:
                 ended = whole[:-1] if whole.endswith(b"\n") else whole
                 _check_lengths(ended, offset, stretch.path, max_line_bytes)
-                yield ended, offset, now - told
+                yield ended, offset, now - told, len(whole)
                 told = now
                 offset += len(whole)
             if not new:

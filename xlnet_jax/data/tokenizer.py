@@ -220,18 +220,17 @@ class Tokenizer:
         if self.normalization.splits_digit_commas:
             pieces, offsets = self._split_with_offsets(pieces, offsets, clean)
         ids = [self.processor.PieceToId(piece) for piece in pieces]
-        spans = np.zeros((len(ids), 2), np.int64)
-        for k, (piece, (begin, end)) in enumerate(zip(pieces, offsets, strict=True)):
-            while begin < end and clean[begin].isspace():
-                begin += 1
-            if piece == WORD_MARK:
-                end = begin
-            elif begin == end and begin < len(clean):
-                end = begin + 1  # one of several pieces of one character, but not the last
-            if begin < end:
-                spans[k] = origins[begin, 0], origins[end - 1, 1]
-            else:
-                spans[k] = origins[begin, 0] if begin < len(clean) else len(text)
+        if not ids:
+            return [], np.zeros((0, 2), np.int64)
+        begins, ends = np.array(offsets, np.int64).T
+        begins = np.minimum(_next_text(clean)[begins], ends)
+        bare = np.array([piece == WORD_MARK for piece in pieces])
+        # One character can make several pieces; SentencePiece gives it to the last of them.
+        shares = (begins == ends) & ~bare & (begins < len(clean))
+        ends = np.where(bare, begins, ends + shares)
+        edges = np.concatenate([origins, [[len(text), len(text)]]])
+        first = edges[begins, 0]
+        spans = np.stack([first, np.where(ends > begins, edges[ends - 1, 1], first)], axis=1)
         return ids, spans
 
     def _split_with_offsets(
@@ -267,6 +266,13 @@ class _Expansions:
     values: np.ndarray
     changed: np.ndarray
     unknown_needs_text: bool
+
+
+def _next_text(text: str) -> np.ndarray:
+    """For each position the next one, itself included, without white space: [len(text) + 1]."""
+    is_space = np.fromiter(map(str.isspace, text), bool, len(text))
+    found = np.append(np.where(is_space, len(text), np.arange(len(text))), len(text))
+    return np.minimum.accumulate(found[::-1])[::-1]
 
 
 def _ends_in_digit_comma(piece: str) -> bool:

@@ -89,6 +89,10 @@ class VocabularyConfig:
             raise ValueError(
                 f"--vocab_size is {self.vocab_size}: wanted over {reserved} (the special symbols)"
             )
+        if self.max_sentence_bytes < 10:
+            raise ValueError(
+                f"--max_sentence_bytes is {self.max_sentence_bytes}: wanted at least 10"
+            )
         if self.seed < 0 or self.seed >= 1 << 32:
             raise ValueError(f"--seed is {self.seed}: wanted 0 to 4294967295")
 
