@@ -31,6 +31,7 @@ def get_config(size="tiny"):
             "gaps": (1, 2),
             "num_predict": config_dict.placeholder(int),
         },
+        "heldout": {"seq_len": 64},
         "optimizer": {"learning_rate": 1e-4, "name": "adamw"},
         "note": None,
     })
@@ -153,7 +154,8 @@ def test_wrong_command_line_ends_in_one_line(capsys, argv, wanted):
         ("--config.optimizer.learning_rat=1", "nearest: --config.optimizer.learning_rate"),
         ("--config.learning_rate=1", "nearest: --config.optimizer.learning_rate"),
         ("--config.optimiser.nam=x", "nearest: --config.optimizer.name"),
-        ("--config.zzz=1", "nothing near it; top keys: data, note, optimizer, size"),
+        ("--config.zzz=1", "nothing near it; top keys: data, heldout, note, optimizer"),
+        ("--config.seq_len=1", "nearest: --config.data.seq_len or --config.heldout.seq_len"),
         ("--config.data=1", "set one of its keys: bi_data, gaps, num_predict, seq_len"),
         ("--config.data.seq_len.x=1", "unknown config key --config.data.seq_len.x"),
         ("--config.data.seq_len=long", "--config.data.seq_len: wanted a whole number, got 'long'"),
@@ -219,6 +221,7 @@ def test_train_gets_the_config_with_its_overrides(calls, config_file):
     assert config.to_dict() == {
         "size": "base",
         "data": {"seq_len": 256, "bi_data": False, "gaps": (3, 4, 5), "num_predict": 85},
+        "heldout": {"seq_len": 64},
         "optimizer": {"learning_rate": 3.0, "name": "adamw"},
         "note": 17,
     }
