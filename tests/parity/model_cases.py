@@ -71,6 +71,7 @@ def parameter_shapes(config: XLNetConfig, *, language_model: bool) -> dict[str, 
 def run_config(options: Mapping[str, Any], **changes: Any) -> RunConfig:
     return RunConfig(
         dropout=0.0,
+        activation_dropout=0.0,
         attention_dropout=0.0,
         causal=options.get("attn_type", "bi") == "uni",
         same_length=bool(options.get("same_length")) and options.get("attn_type") == "uni",

@@ -91,6 +91,8 @@ class RunConfig:
 
     Attributes:
         dropout: rate on embeddings, position codes, attention output, feed-forward and output.
+        activation_dropout: rate inside the feed-forward, after the activation. The original's code
+            has `dropout` there; the paper's large model (v2, table 7) had 0.
         attention_dropout: rate on attention probabilities (`dropatt` of the original).
         causal: attend to the past only (`attn_type=uni` of the original).
         same_length: with `causal`, every token sees equally many keys.
@@ -106,6 +108,7 @@ class RunConfig:
     """
 
     dropout: float = 0.1
+    activation_dropout: float = 0.1
     attention_dropout: float = 0.1
     causal: bool = False
     same_length: bool = False
@@ -121,7 +124,7 @@ class RunConfig:
     init_range: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "attention_dropout"):
+        for name in ("dropout", "activation_dropout", "attention_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"model.{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("mem_len", "reuse_len"):

@@ -8,6 +8,7 @@ needs for key j is r = T - i + j.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -45,19 +46,17 @@ def shift_content(scores: Float[Array, "... T R"], num_keys: int) -> Float[Array
 
 
 def shift_queries(
-    scores: Float[Array, "B N P R"], positions_BP: Int[Array, "B P"], num_keys: int
+    scores: Float[Array, "B N P R"], tokens_BP: Int[Array, "B P"], num_keys: int
 ) -> Float[Array, "B N P S"]:
     """Picks column T - i + j of every query row for key j, where i is that query's own token.
 
-    Each row is moved left by T - i in binary steps of 1, 2, 4, ...: a choice between two slices a
-    step, which every kind of device does at memory speed (a gather is slow on TPU).
+    One slice of S neighbouring columns a row.
     """
     num_tokens = scores.shape[-1] - num_keys
-    bits = (num_tokens - 1).bit_length()
-    left_BNP1 = (num_tokens - 1 - positions_BP)[:, None, :, None]
-    pad = [(0, 0)] * (scores.ndim - 1) + [(0, (1 << bits) - num_tokens)]
-    scores = jnp.pad(scores[..., 1:], pad)
-    for bit in reversed(range(bits)):
-        step = 1 << bit
-        scores = jnp.where((left_BNP1 >> bit) & 1, scores[..., step:], scores[..., :-step])
-    return scores
+
+    def window(row_NR: Array, token: Array) -> Array:
+        start = num_tokens - token
+        return jax.lax.dynamic_slice_in_dim(row_NR, start, num_keys, axis=-1)
+
+    over_queries = jax.vmap(window, in_axes=(1, 0), out_axes=1)
+    return jax.vmap(over_queries)(scores, tokens_BP)

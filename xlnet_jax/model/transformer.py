@@ -73,7 +73,7 @@ class FeedForward(nn.Module):
         kernel_2 = self.param("kernel_2", init, (cfg.d_inner, cfg.d_model)).astype(dtype)
         bias_2 = self.param("bias_2", zeros, (cfg.d_model,)).astype(dtype)
         inner = _activation(cfg.ff_activation, jnp.einsum("BQD,DF->BQF", x, kernel_1) + bias_1)
-        inner = _dropout(self, inner, train)
+        inner = _dropout(self, inner, train, self.run.activation_dropout)
         return _dropout(self, jnp.einsum("BQF,FD->BQD", inner, kernel_2) + bias_2, train)
 
 
@@ -253,8 +253,8 @@ def _with_memory(visible: Array | None, mem_len: int) -> Array | None:
     return jnp.pad(visible, ((0, 0), (0, 0), (mem_len, 0)), constant_values=True)
 
 
-def _dropout(module: nn.Module, x: Array, train: bool) -> Array:
-    rate = module.run.dropout  # type: ignore[attr-defined]
+def _dropout(module: nn.Module, x: Array, train: bool, rate: float | None = None) -> Array:
+    rate = module.run.dropout if rate is None else rate  # type: ignore[attr-defined]
     if not train or rate == 0.0:
         return x
     return dropout.dropout(x, rate, dropout.dropout_seed(module.make_rng("dropout")))

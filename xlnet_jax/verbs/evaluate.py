@@ -1,6 +1,7 @@
 """`xlnet-jax evaluate`: held-out loss of a checkpoint."""
 
 import argparse
+import json
 import os
 
 from xlnet_jax.verbs.train import CONFIG_HELP
@@ -10,8 +11,8 @@ TAKES_OVERRIDES = True
 SUMMARY = "evaluate a checkpoint of a run on held-out data"
 
 DESCRIPTION = f"""\
-Evaluates a checkpoint of a work directory on the held-out data that its config names, and prints
-the result as one line of JSON. Without --config the config stored in the work directory is used
+Evaluates a checkpoint of a work directory on the held-out data that its config names, and ends in
+one line of JSON: step, loss and the entropy of the same targets under their own counts. Without --config the config stored in the work directory is used
 (config.json), with any overrides given here.
 
 {CONFIG_HELP}"""
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
     from xlnet_jax.training import run as training_run
 
-    training_run.evaluate(config, args.workdir, checkpoint=args.checkpoint)
+    result = training_run.evaluate(config.to_dict(), args.workdir, checkpoint=args.checkpoint)
+    print(json.dumps(result))
     return 0
 
 

@@ -58,5 +58,5 @@ def run(args: argparse.Namespace) -> int:
 
     from xlnet_jax.training import run as training_run
 
-    training_run.train(config, args.workdir)
+    training_run.train(config.to_dict(), args.workdir)
     return 0

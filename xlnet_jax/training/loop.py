@@ -1,0 +1,176 @@
+"""The order of things, and all side effects."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from xlnet_jax.tasks.task import Params, Task
+from xlnet_jax.training import sharding
+from xlnet_jax.training.checkpoint import Checkpointer
+from xlnet_jax.training.optimizer import Schedule
+from xlnet_jax.training.reporting import Reporter
+from xlnet_jax.training.settings import Settings
+from xlnet_jax.training.state import TrainState, Window
+from xlnet_jax.training.step import EvalSums, TrainStep
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Whether something done every `every` steps (0: never), and at the last one, is due."""
+    return every > 0 and (step % every == 0 or step == last)
+
+
+class Loop:
+    """Trains until `train.steps`, or until SIGTERM asks to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        task: Task,
+        mesh: Mesh,
+        train_step: TrainStep,
+        evaluate: Callable[[Params], dict[str, float]] | None,
+        schedule: Schedule,
+        checkpointer: Checkpointer,
+        reporter: Reporter,
+        stored: Mapping[str, Any],
+        steps_per_epoch: int,
+        peak_flops: float,
+    ):
+        self.settings, self.task, self.mesh = settings, task, mesh
+        self.train_step, self.evaluate, self.schedule = train_step, evaluate, schedule
+        self.checkpointer, self.reporter, self.stored = checkpointer, reporter, stored
+        self.steps_per_epoch, self.peak_flops = steps_per_epoch, peak_flops
+        self._mark = (time.perf_counter(), 0)  # when, and at which step, throughput was last taken
+        self._paused = 0.0  # seconds since then spent on evaluation and saving
+
+    def run(self, state: TrainState) -> TrainState:
+        """The whole run, from wherever `state` stands.
+
+        The order in a step: fetch the batch, update, report, evaluate, save, stop if asked to. The
+        batch is a function of the step, so a save at any place in this order resumes the same.
+
+        Raises FloatingPointError if a loss or gradient is not finite.
+        """
+        train, report = self.settings.train, self.settings.report
+        step, last = int(state.step), train.steps
+        self._mark = (time.perf_counter(), step)
+        rows = sharding.local_rows(self.mesh, self.task.global_batch_size)
+        batches = self.task.train_batches(step, rows)
+        with _stop_signal() as asked_to_stop, contextlib.closing(batches):
+            while step < last:
+                self._profile(step)
+                batch = sharding.place_batch(next(batches), self.mesh)
+                state = self.train_step(state, batch)
+                step += 1
+                self.reporter.progress(step)
+                stopping = asked_to_stop()
+                if due(step, report.log_every, last):
+                    self._report(state, step)
+                if self.evaluate and due(step, train.eval_every, last):
+                    with self._pause():
+                        self.reporter.write(step, self.evaluate(state.params))
+                if due(step, self.settings.checkpoint.save_every, last) or stopping:
+                    with self._pause():
+                        self._check_finite(state)
+                        self.checkpointer.save(state, self.stored)
+                if stopping:
+                    self.reporter.say(f"SIGTERM: saved at step {step}, stopping")
+                    break
+        self.checkpointer.wait()
+        return state
+
+    def _report(self, state: TrainState, step: int) -> None:
+        window: Window = jax.device_get(state.window)  # waits for the device
+        self._check_finite(state)
+        now = time.perf_counter()
+        seconds = max(now - self._mark[0] - self._paused, 1e-9)
+        examples = (step - self._mark[1]) * self.task.global_batch_size
+        self._mark, self._paused = (now, step), 0.0
+        loss = float(window.loss / window.steps)
+        self.reporter.write(
+            step,
+            {
+                "epoch": step / self.steps_per_epoch,
+                "loss": loss,
+                "perplexity": math.exp(min(loss, 50.0)),
+                "grad_norm": float(window.grad_norm / window.steps),
+                "learning_rate": float(self.schedule(step - 1)),
+                "tokens_per_second": examples * self.task.tokens_per_example / seconds,
+                "mfu": examples * self.task.flops_per_example / seconds / self.peak_flops,
+            },
+        )
+
+    def _check_finite(self, state: TrainState) -> None:
+        bad_step = int(state.bad_step)
+        if bad_step >= 0:
+            self.checkpointer.wait()
+            saved = self.checkpointer.steps()
+            good = f"the last good checkpoint is step {saved[-1]}" if saved else "no checkpoint yet"
+            raise FloatingPointError(
+                f"loss or gradient is not finite at step {bad_step}; {good} in"
+                f" {self.checkpointer.directory}. Lower config.optimizer.learning_rate or lengthen"
+                " config.optimizer.warmup_steps, then run the same command again"
+            )
+
+    def _profile(self, step: int) -> None:
+        report = self.settings.report
+        if step == report.profile_start:
+            jax.profiler.start_trace(str(self.reporter.folder / "profile"))
+        elif report.profile_start >= 0 and step == report.profile_start + report.profile_steps:
+            jax.profiler.stop_trace()
+
+    @contextlib.contextmanager
+    def _pause(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGTERM only raises a flag, which the yielded function tells."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    previous = signal.signal(signal.SIGTERM, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def evaluate(
+    task: Task,
+    eval_step: Callable[[Params, EvalSums, Any], EvalSums],
+    params: Params,
+    mesh: Mesh,
+    rows: slice,
+    batch_size: int,
+) -> dict[str, float]:
+    """Held-out loss: the mean over all targets of all held-out batches, memory carried."""
+    zeros = [jax.device_put(np.zeros([], np.float32), sharding.replicated(mesh)) for _ in range(2)]
+    memory = task.init_memory(batch_size)
+    if memory is not None:
+        memory = jax.device_put(memory, sharding.memory_sharding(mesh))
+    sums = EvalSums(*zeros, memory)
+    for batch in task.eval_batches(rows):
+        sums = eval_step(params, sums, sharding.place_batch(batch, mesh))
+    weight = float(sums.weight)
+    if weight == 0:
+        raise ValueError("the held-out data gave no targets; give more text in data.heldout")
+    loss = float(sums.total) / weight
+    return {"heldout_loss": loss, "heldout_perplexity": math.exp(min(loss, 50.0))}
+
+

@@ -1,0 +1,193 @@
+"""What a run shows: metrics.csv, TensorBoard, progress, the picture of curves, MFU."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from tqdm import tqdm
+
+# bfloat16 peak of one device as JAX counts devices (a core of v2 and v3, else a chip), FLOP/s.
+PEAK_FLOPS = {
+    "TPU v2": 22.5e12,
+    "TPU v3": 61.5e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "loss",
+    "perplexity",
+    "grad_norm",
+    "learning_rate",
+    "tokens_per_second",
+    "mfu",
+    "heldout_loss",
+    "heldout_perplexity",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """Section `report` of a config.
+
+    Attributes:
+        log_every: steps between lines of metrics, which are means over these steps.
+        tensorboard: write TensorBoard events beside metrics.csv.
+        profile_start: first step of a profiler trace (workdir/profile); -1 for none.
+        profile_steps: steps traced.
+    """
+
+    log_every: int = 100
+    tensorboard: bool = True
+    profile_start: int = -1
+    profile_steps: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "profile_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"report.{name} must be at least 1, got {getattr(self, name)}")
+
+
+def peak_flops(dtype: str) -> tuple[float, str]:
+    """Peak FLOP/s of all devices together, and where the number comes from.
+
+    Published bfloat16 peaks where known; else the rate of a matrix product measured here.
+    """
+    kind = jax.devices()[0].device_kind
+    for name in sorted(PEAK_FLOPS, key=len, reverse=True):
+        if kind.startswith(name):
+            return PEAK_FLOPS[name] * jax.device_count(), f"published bfloat16 peak of {name}"
+    rate = measure_matmul(dtype)
+    devices = 1 if jax.default_backend() == "cpu" else jax.device_count()  # CPU devices share cores
+    return rate * devices, f"{dtype} matrix product measured on this {kind}"
+
+
+def measure_matmul(dtype: str, size: int = 1536) -> float:
+    """FLOP/s of a square matrix product on one device: the best of a few tries."""
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    best = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        product(a).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+class Reporter:
+    """Writes one process's reports; on other processes than the first it does nothing."""
+
+    def __init__(self, workdir: str, config: ReportConfig, *, train_steps: int, start_step: int):
+        self._active = jax.process_index() == 0
+        self.folder = epath.Path(workdir)
+        self._rows = self._read_rows(start_step) if self._active else []
+        self._writer: Any = None
+        self._bar: Any = None
+        if self._active:
+            if config.tensorboard:
+                import tensorflow as tf
+
+                self._writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+            self._bar = tqdm(
+                total=train_steps, initial=start_step, desc="train", unit="step", smoothing=0.05
+            )
+
+    def progress(self, step: int) -> None:
+        """Moves the progress bar to a finished step."""
+        if self._active:
+            self._bar.update(step - self._bar.n)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds a line of metrics, everywhere."""
+        if not self._active:
+            return
+        if unknown := metrics.keys() - set(COLUMNS):
+            raise KeyError(f"metrics without a column: {unknown}")
+        self._rows.append({"step": step, **metrics})
+        self._flush()
+        if self._writer is not None:
+            import tensorflow as tf
+
+            with self._writer.as_default(step=step):
+                for name, value in metrics.items():
+                    tf.summary.scalar(name, value)
+            self._writer.flush()
+        shown = ("loss", "heldout_loss", "tokens_per_second", "learning_rate")
+        self._bar.set_postfix({k: f"{metrics[k]:.4g}" for k in shown if k in metrics})
+
+    def say(self, text: str) -> None:
+        """Prints a line beside the progress bar."""
+        if self._active:
+            tqdm.write(text)
+
+    def close(self) -> None:
+        """Draws the curves and ends the progress bar."""
+        if self._active:
+            self._bar.close()
+            if self._writer is not None:
+                self._writer.close()
+            draw_curves(self._rows, self.folder / "curves.png")
+
+    def _read_rows(self, start_step: int) -> list[dict[str, Any]]:
+        """Rows of an earlier part of the run, up to the step it resumes from."""
+        path = self.folder / "metrics.csv"
+        if start_step == 0 or not path.exists():
+            return []
+        rows = csv.DictReader(io.StringIO(path.read_text()))
+        kept = [{k: v for k, v in row.items() if v} for row in rows if int(row["step"]) <= start_step]
+        return [{k: int(v) if k == "step" else float(v) for k, v in row.items()} for row in kept]
+
+    def _flush(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        path = self.folder / "metrics.csv"
+        part = self.folder / "metrics.csv.part"
+        part.write_text(text.getvalue())
+        part.replace(path)
+
+
+def draw_curves(rows: list[dict[str, Any]], path: epath.Path) -> None:
+    """One picture: loss (training and held-out), learning rate, gradient norm, throughput."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    panels = (
+        ("nats a target", ("loss", "heldout_loss")),
+        ("learning rate", ("learning_rate",)),
+        ("gradient norm", ("grad_norm",)),
+        ("tokens a second", ("tokens_per_second",)),
+    )
+    for index, (title, names) in enumerate(panels):
+        axes = figure.add_subplot(2, 2, index + 1)
+        for name in names:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            if points:
+                marker = "o" if name == "heldout_loss" else None
+                axes.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=4)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    path.write_bytes(buffer.getvalue())

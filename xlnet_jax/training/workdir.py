@@ -1,0 +1,104 @@
+"""The folder of a run: one process at a time, and the config that it was started with."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+CONFIG_NAME = "config.json"
+
+
+@contextlib.contextmanager
+def claim(workdir: str) -> Iterator[epath.Path]:
+    """Makes the folder and holds it for this process until the end of the block.
+
+    The lock is the operating system's, so it is gone with the process however that ends; on
+    gs:// there is none.
+
+    Raises ValueError if another process has it, OSError if it cannot be written.
+    """
+    folder = epath.Path(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--workdir={workdir}: cannot make the folder: {error.strerror}") from error
+    if "://" in workdir or jax.process_index() > 0:
+        yield folder
+        return
+    try:
+        lock = open(os.path.join(workdir, ".lock"), "a+")  # noqa: SIM115, held for the whole run
+    except OSError as error:
+        raise OSError(f"--workdir={workdir}: cannot write there: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise ValueError(
+                f"--workdir={workdir} is in use by process {lock.read() or 'unknown'}; wait for it"
+                " or give another folder"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield folder
+
+
+def store_config(folder: epath.Path, config: Mapping[str, Any]) -> None:
+    """Writes the resolved config beside the checkpoints, in one piece."""
+    if jax.process_index() > 0:
+        return
+    part = folder / f"{CONFIG_NAME}.part"
+    part.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    part.replace(folder / CONFIG_NAME)
+
+
+# Keys that may change when a run is resumed without changing what its state means.
+_FREE = (
+    "data.train",
+    "data.heldout",
+    "data.cache",
+    "model.dtype",
+    "model.remat",
+    "model.scan_layers",
+    "model.dropout",
+    "model.activation_dropout",
+    "model.attention_dropout",
+    "optimizer.",
+    "train.steps",
+    "train.accumulation_steps",
+    "train.eval_",
+    "checkpoint.",
+    "report.",
+)
+
+
+def compare_configs(
+    stored: Mapping[str, Any], current: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Lines for keys that differ and may, and for keys that differ and must not."""
+    old, new = _flatten(stored), _flatten(current)
+    allowed, forbidden = [], []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key, "(missing)"), new.get(key, "(missing)")
+        if before != after:
+            line = f"config.{key}: {before!r} in the checkpoint, {after!r} now"
+            (allowed if key.startswith(_FREE) else forbidden).append(line)
+    return allowed, forbidden
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
