@@ -51,9 +51,12 @@ def calls(monkeypatch):
     recorded = []
     engine = types.ModuleType("xlnet_jax.training.run")
     engine.train = lambda config, workdir: recorded.append((config, workdir))
-    engine.evaluate = lambda config, workdir, checkpoint: recorded.append(
-        (config, workdir, checkpoint)
-    )
+
+    def evaluate(config, workdir, checkpoint):
+        recorded.append((config, workdir, checkpoint))
+        return {"step": 70, "loss": 0.5}
+
+    engine.evaluate = evaluate
     package = types.ModuleType("xlnet_jax.training")
     package.run = engine
     monkeypatch.setitem(sys.modules, "xlnet_jax.training", package)
@@ -218,30 +221,29 @@ def test_train_gets_the_config_with_its_overrides(calls, config_file):
     assert status == 0
     ((config, workdir),) = calls
     assert workdir == "somewhere"
-    assert config.to_dict() == {
+    assert config == {
         "size": "base",
         "data": {"seq_len": 256, "bi_data": False, "gaps": (3, 4, 5), "num_predict": 85},
         "heldout": {"seq_len": 64},
         "optimizer": {"learning_rate": 3.0, "name": "adamw"},
         "note": 17,
     }
-    assert isinstance(config.optimizer.learning_rate, float)
-    with pytest.raises(AttributeError):
-        config.data.new_key = 1
+    assert isinstance(config["optimizer"]["learning_rate"], float)
 
 
-def test_evaluate_uses_the_stored_config(calls, tmp_path):
+def test_evaluate_uses_the_stored_config(calls, tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps({"data": {"gaps": [1, 2], "seq_len": 8}}))
     cli.main(["evaluate", f"--workdir={tmp_path}", "--config.data.seq_len=16", "--checkpoint=70"])
     ((config, workdir, checkpoint),) = calls
     assert (workdir, checkpoint) == (str(tmp_path), 70)
-    assert config.to_dict() == {"data": {"gaps": (1, 2), "seq_len": 16}}
+    assert config == {"data": {"gaps": (1, 2), "seq_len": 16}}
+    assert json.loads(capsys.readouterr().out) == {"step": 70, "loss": 0.5}
 
 
 def test_evaluate_takes_a_given_config_and_the_newest_checkpoint(calls, tmp_path, config_file):
     cli.main(["evaluate", f"--workdir={tmp_path}", f"--config={config_file}:base"])
     ((config, _, checkpoint),) = calls
-    assert (config.size, checkpoint) == ("base", "latest")
+    assert (config["size"], checkpoint) == ("base", "latest")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ _WANTED = {
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Reads the config `FILE.py[:ARG]` and applies overrides to it; keys are locked after that.
+    """Reads the config `FILE.py[:ARG]` and applies overrides to it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -76,7 +76,6 @@ def leaf_keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
 
 
 def _finish(config: ConfigDict, overrides: Sequence[str], spec: str) -> ConfigDict:
-    config.lock()
     for key, text in _split_overrides(overrides):
         _check_key(config, key, spec)
         _override(config, key, text)

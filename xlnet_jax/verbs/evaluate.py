@@ -12,8 +12,9 @@ SUMMARY = "evaluate a checkpoint of a run on held-out data"
 
 DESCRIPTION = f"""\
 Evaluates a checkpoint of a work directory on the held-out data that its config names, and ends in
-one line of JSON: step, loss and the entropy of the same targets under their own counts. Without --config the config stored in the work directory is used
-(config.json), with any overrides given here.
+one line of JSON: step, loss, and the entropy of the same targets under their own counts. Without
+--config the config stored in the work directory (config.json) is used, with any overrides given
+here.
 
 {CONFIG_HELP}"""
 

@@ -29,8 +29,10 @@ saves a checkpoint and exits 0.
 
 EXAMPLES = """\
   xlnet-jax train --config=configs/pretrain.py:base --workdir=runs/base \\
+      --config.data.train=shards --config.data.heldout=shards/heldout \\
       --config.optimizer.learning_rate=1e-4
-  xlnet-jax train --config=configs/pretrain.py:tiny --workdir=gs://BUCKET/runs/tiny
+  xlnet-jax train --config=configs/pretrain.py:large --workdir=gs://BUCKET/runs/large \\
+      --config.data.train=gs://BUCKET/shards --config.train.eval_every=0
 """
 
 
