@@ -2,11 +2,13 @@ import dataclasses
 import gzip
 import itertools
 import json
+import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 
 from tests.data.test_line_rules import reference
 from xlnet_jax.data import storage
@@ -39,7 +41,8 @@ def build(config, **changes):
 
 def read(folder):
     """All shards of a folder in order: tokens, and starts counted from the first token."""
-    tokens, starts = [], []
+    tokens: list[np.ndarray] = []
+    starts: list[np.ndarray] = []
     for shard in Manifest.read(folder).shards:
         base = sum(map(len, tokens))
         tokens.append(np.fromfile(Path(folder) / f"{shard['name']}.tokens", "<u2"))
@@ -67,7 +70,8 @@ def lines_as_the_original_reads(path, tokenizer):
 def test_the_stream_is_the_originals_with_reference_settings(config, use_eod):
     manifest, _ = build(config, normalization=REFERENCE, use_eod=use_eod)
     tokenizer = Tokenizer(MODEL, REFERENCE)
-    tokens, starts = [], []
+    tokens: list[int] = []
+    starts: list[int] = []
     for path in sorted(CORPUS.glob("*.txt")):
         found = reference(list(lines_as_the_original_reads(path, tokenizer)), use_eod)
         starts += [start + len(tokens) for start in found[1]]
@@ -330,7 +334,7 @@ def test_text_without_a_token_is_an_error(config, tmp_path):
 def test_a_second_process_on_the_same_folder_is_refused(config):
     build(config)
     with (
-        storage.only_writer(storage.epath.Path(config.output_dir)),
+        storage.only_writer(epath.Path(config.output_dir)),
         pytest.raises(ValueError, match=r"another process is writing to .*out"),
     ):
         build(config)
@@ -347,7 +351,7 @@ def test_a_full_disk_names_the_file_and_leaves_no_half_shard(config, monkeypatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(
             OSError, match=r"cannot write \(No space left on device\).*00002\.tokens"
         ):

@@ -37,7 +37,7 @@ def config(text, tmp_path):
 
 
 def test_special_symbols_have_the_released_ids(config):
-    reports = []
+    reports: list[str] = []
     path = train_vocabulary(config, reports.append)
     tokenizer = Tokenizer(path)
     assert tokenizer.pieces[:17] == SPECIAL
@@ -74,7 +74,7 @@ def test_a_vocabulary_says_how_it_was_made(config):
 def test_text_is_cleaned_before_training(config, tmp_path):
     plain = Tokenizer(train_vocabulary(config, print)).pieces
     assert {"が", "ä"} <= set(plain)
-    reports = []
+    reports: list[str] = []
     reference = dataclasses.replace(
         config, output_prefix=str(tmp_path / "r"),
         normalization=Normalization("reference", lower=True),
@@ -100,7 +100,7 @@ def test_json_text_trains_the_same_vocabulary(config, text, tmp_path):
 
 def test_a_clean_up_that_loses_much_is_warned_about(config, tmp_path):
     (tmp_path / "ja.txt").write_text("がぎぐげご ざじずぜぞ\n" * 30)
-    reports = []
+    reports: list[str] = []
     train_vocabulary(
         dataclasses.replace(
             config, input=(str(tmp_path / "ja.txt"),), normalization=Normalization("reference"),
@@ -115,7 +115,7 @@ def test_a_clean_up_that_loses_much_is_warned_about(config, tmp_path):
 
 
 def test_overlong_lines_are_counted(config):
-    reports = []
+    reports: list[str] = []
     train_vocabulary(dataclasses.replace(config, max_sentence_bytes=80), reports.append)
     left_out = settings_of(config.output_prefix)["counts"]["too_long"]
     assert 0 < left_out < LINES

@@ -43,7 +43,8 @@ class CorpusConfig:
     input: files, globs or folders; tfds: NAME[/CONFIG][:SPLIT] instead. line_rules "auto" follows
     the normalization: reference with reference, else fixed. unit_bytes: text per unit of work and
     shard, 0 chooses 1 to 64 MiB by the size of the input. heldout_every k > 0 puts every k-th
-    document into OUTPUT_DIR/heldout instead, a data folder of its own. num_workers 0: all cores.
+    document into OUTPUT_DIR/heldout instead, a data folder of its own. num_workers 0: all cores
+    (processes; threads of one process for TFDS).
     """
 
     input: tuple[str, ...] = ()
@@ -112,10 +113,14 @@ def build_corpus(config: CorpusConfig, report: Callable[[str], None] = print) ->
         todo = [number for number in range(len(units)) if number not in finished]
         if finished and todo:
             report(f"resuming: {len(units) - len(todo)} of {len(units)} units are finished")
+        num_workers = config.num_workers or os.cpu_count() or 1
+        if config.tfds:
+            # TensorFlow takes some 0.6 GiB a process: one process, whose encoding has threads.
+            settings, num_workers = dataclasses.replace(settings, num_threads=num_workers), 1
         run_units(
             settings,
             {number: units[number] for number in todo},
-            num_workers=config.num_workers or os.cpu_count() or 1,
+            num_workers=num_workers,
             done_size=sum(_size(units[number]) for number in finished if number < len(units)),
             show_progress=config.progress,
         )

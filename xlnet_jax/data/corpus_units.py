@@ -45,6 +45,7 @@ class UnitSettings:
     text: TextOptions
     heldout_every: int
     unit_bytes: int
+    num_threads: int = 1
 
 
 @functools.lru_cache(maxsize=1)
@@ -147,7 +148,9 @@ class _Unit:
             if not self.settings.normalization.collapse_whitespace:
                 texts = [text.strip() for text in texts]
             clean = self.settings.normalization.clean_lines(texts)
-            ids, lengths = self.tokenizer.encode_batch(clean, is_clean=True)
+            ids, lengths = self.tokenizer.encode_batch(
+                clean, is_clean=True, num_threads=self.settings.num_threads
+            )
             before, after = "\n".join(texts), "\n".join(clean)
             if self.settings.normalization.lower and not before.isascii():
                 before = before.lower()  # asked for, and so not counted as a change

@@ -52,7 +52,7 @@ def find_examples(name: str, options: TextOptions) -> tuple[Stretch, float]:
     if options.text_field not in features:
         raise ValueError(
             f"TFDS data set {builder_name!r} has no feature {options.text_field!r}: wanted one of "
-            f"{', '.join(features)} (--text_field)"
+            f"{', '.join(sorted(features))} (--text_field)"
         )
     info = splits[split]
     if not info.num_examples:
