@@ -14,11 +14,11 @@ from tests.parity.case import Case
 
 # Folder of the goldens -> module here that runs it; every other folder is listed as not run.
 PARTS = (
-    #"tokenization",
-    #"data_utils",
+    "tokenization",
+    "data_utils",
     "pretrain_forward",
     "finetune_forward",
-    #"pretrain_train",
+    "pretrain_train",
 )
 
 
