@@ -1,0 +1,1 @@
+"""The network: jax, flax and numpy, pure functions of parameters and arrays."""
