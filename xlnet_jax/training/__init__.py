@@ -1,0 +1,1 @@
+"""The engine: optimizer, steps, state, checkpoints, the loop. It knows no task by name."""
