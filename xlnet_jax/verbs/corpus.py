@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text_flags.add_input(parser)
     text_flags.add_normalization(parser)
-    group = parser.add_argument_group("shards")
+    _add_content(parser.add_argument_group("shards"))
+    _add_work(parser.add_argument_group("work"))
+
+
+def _add_content(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--use_eod",
         action=argparse.BooleanOptionalAction,
@@ -68,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="text per unit of work, which is one shard; 0 chooses 1 to 64 MiB by the input's size",
     )
+
+
+def _add_work(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--num_workers",
         type=int,
