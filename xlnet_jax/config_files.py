@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import os
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -88,6 +89,8 @@ def _call_get_config(path: str, arg: str | None) -> ConfigDict:
     if spec is None or spec.loader is None:
         raise ValueError(f"--config={path}: wanted a Python file, name ending in .py")
     module = importlib.util.module_from_spec(spec)
+    beside = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+    sys.path.insert(0, beside)  # so that a config may build on another: `from configs import ...`
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
@@ -100,6 +103,8 @@ def _call_get_config(path: str, arg: str | None) -> ConfigDict:
             raise ValueError(f"get_config() gave {type(config).__name__}, wanted a ConfigDict")
     except Exception as error:  # a user's code may raise anything
         raise ValueError(f"--config={path}{_line_of(error, path)}: {_one_line(error)}") from error
+    finally:
+        sys.path.remove(beside)
     return config
 
 

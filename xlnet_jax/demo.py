@@ -1,0 +1,105 @@
+"""`make demo`: from text to a pretrained XLNet in a few minutes, with nothing to download.
+
+The text is the language documentation that ships inside Python (`pydoc_data.topics`). Each step is
+the plain command a user would give, printed before it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import pydoc_data.topics
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+VOCAB_SIZE = 2000
+HELDOUT_EVERY = 10  # every tenth document is kept from training
+
+
+def write_text(path: Path) -> None:
+    """Python's documentation topics: a sentence a line, a blank line between documents."""
+    documents = []
+    for topic in sorted(pydoc_data.topics.topics):
+        text = pydoc_data.topics.topics[topic]
+        paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
+        sentences = (s for part in paragraphs for s in re.split(r"(?<=[.!?:])\s+", part) if s)
+        documents.append("\n".join(sentences))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+
+
+def run(command: list[str]) -> str:
+    """Prints a command, runs it with its progress shown, and returns its last line of output."""
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    program = [sys.executable, "-m", "xlnet_jax", *command[1:]]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    last = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        last = line
+    if process.wait() != 0:
+        raise SystemExit(process.returncode)
+    return last
+
+
+def main() -> None:
+    """Text, vocabulary, shards, pretraining, evaluation; the last line is one JSON object."""
+    parser = argparse.ArgumentParser(prog="python -m xlnet_jax.demo", description=__doc__)
+    parser.add_argument("--workdir", type=Path, default=Path("demo_run"), help="made anew")
+    parser.add_argument("--steps", type=int, default=0, help="training steps (default: the config's)")
+    args = parser.parse_args()
+    start = time.monotonic()
+    workdir: Path = args.workdir
+    if workdir.exists() and not (workdir / "text").is_dir() and any(workdir.iterdir()):
+        raise SystemExit(f"--workdir={workdir} holds something else than an earlier demo; give another")
+    shutil.rmtree(workdir, ignore_errors=True)
+    text, shards, model = workdir / "text" / "python.txt", workdir / "shards", workdir / "model"
+    write_text(text)
+    print(f"wrote {text}: {text.stat().st_size:,} bytes of Python's documentation")
+
+    prefix = workdir / "spiece"
+    run(
+        ["xlnet-jax", "vocab", f"--input={text}", f"--output_prefix={prefix}"]
+        + [f"--vocab_size={VOCAB_SIZE}"]
+    )
+    run(
+        ["xlnet-jax", "corpus", f"--input={text}", f"--spiece_model={prefix}.model"]
+        + [f"--output_dir={shards}", f"--heldout_every={HELDOUT_EVERY}"]
+    )
+    train = ["xlnet-jax", "train", "--config=configs/demo.py", f"--workdir={model}"]
+    train += [f"--config.data.train={shards}", f"--config.data.heldout={shards}/heldout"]
+    if args.steps:
+        train += [f"--config.train.steps={args.steps}"]
+        train += [f"--config.optimizer.warmup_steps={max(1, args.steps // 10)}"]
+    run(train)
+    result = json.loads(run(["xlnet-jax", "evaluate", f"--workdir={model}"]))
+
+    config = json.loads((model / "config.json").read_text())
+    with (model / "metrics.csv").open() as file:
+        first = next(float(row["loss"]) for row in csv.DictReader(file) if row["loss"])
+    below = result["unigram_entropy"] - result["heldout_loss"]
+    print(f"\ntraining loss at the first report   {first:.3f} nats a target")
+    print(f"unigram entropy of held-out targets {result['unigram_entropy']:.3f}")
+    print(f"held-out loss                       {result['heldout_loss']:.3f}  ({below:.3f} below)")
+    print(f"curves: {model / 'curves.png'}   checkpoints: {model / 'checkpoints'}")
+    per_step = config["train"]["batch_size"] * config["data"]["seq_len"]
+    summary = {
+        "heldout_loss": result["heldout_loss"],
+        "unigram_entropy": result["unigram_entropy"],
+        "steps": result["step"],
+        "train_tokens": result["step"] * per_step,
+        "seconds": round(time.monotonic() - start, 1),
+        "workdir": str(workdir),
+    }
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
