@@ -231,6 +231,19 @@ def test_train_gets_the_config_with_its_overrides(calls, config_file):
     assert isinstance(config["optimizer"]["learning_rate"], float)
 
 
+def test_a_config_may_build_on_another_beside_it(calls, tmp_path):
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "ground.py").write_text(CONFIG)
+    (folder / "mine.py").write_text(
+        "from recipes import ground\ndef get_config():\n    return ground.get_config('base')\n"
+    )
+    before = list(sys.path)
+    assert cli.main(["train", f"--config={folder / 'mine.py'}", "--workdir=w"]) == 0
+    assert calls[0][0]["size"] == "base"
+    assert sys.path == before
+
+
 def test_evaluate_uses_the_stored_config(calls, tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps({"data": {"gaps": [1, 2], "seq_len": 8}}))
     cli.main(["evaluate", f"--workdir={tmp_path}", "--config.data.seq_len=16", "--checkpoint=70"])
