@@ -2,7 +2,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xlnet_jax.data.normalization import FORMS, Normalization, changed_code_points
@@ -20,6 +20,11 @@ TEXTS = st.text(
 
 
 @given(TEXTS)
+@example("각")  # three jamo, one syllable
+@example("x\u0b47\u0b3e")  # two vowel signs without a combining class that compose
+@example("ﾡￂ\u0323\u0301a")
+@example("\u0301")
+@example("ΣΑΣ. ΑΣ")
 def test_spans_tell_where_each_clean_character_came_from(text):
     for normalization in SETTINGS:
         clean, spans = normalization.clean_with_spans(text)

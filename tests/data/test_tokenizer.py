@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.parity import tokenization as parity
@@ -73,6 +73,7 @@ def test_a_tie_may_be_cut_otherwise_but_nothing_else_may(tmp_path):
 
 
 @given(st.lists(TEXTS.map(lambda text: text.replace("\n", " ")), max_size=5))
+@example(["in 2003, 1,500, or", "", "7, 12,345"])
 def test_a_batch_is_encoded_as_one_by_one(texts):
     for tokenizer in TOKENIZERS:
         ids, lengths = tokenizer.encode_batch(texts)
@@ -82,6 +83,7 @@ def test_a_batch_is_encoded_as_one_by_one(texts):
 
 
 @given(TEXTS)
+@example("in 2003, 1,500, or 7, 12,345")
 def test_ids_are_those_of_the_pieces(text):
     for tokenizer in TOKENIZERS:
         pieces = tokenizer.encode_as_pieces(text)
@@ -106,6 +108,7 @@ def test_offsets_cover_what_the_pieces_say(text):
 
 
 @given(PLAIN)
+@example("in 2003, 1,500, or 7, 12,345")
 def test_offsets_of_plain_text_spell_the_pieces(text):
     """Where clean-up only touches blanks, the slices are the pieces and leave out nothing else."""
     _ids, spans = REFERENCE.encode_with_offsets(text)
@@ -131,12 +134,64 @@ def test_offsets_go_through_clean_up_and_digit_commas():
                for clean, there in found if clean)  # fmt: skip
 
 
+def test_every_byte_of_a_character_has_its_span(tmp_path):
+    path = train(
+        tmp_path / "bytes.model", ["words and words"] * 9, vocab_size=300, byte_fallback=True,
+        control_symbols=["<cls>", "<sep>", "<pad>", "<mask>", "<eod>"],
+    )  # fmt: skip
+    tokenizer = Tokenizer(path)
+    ids, spans = tokenizer.encode_with_offsets(" 日b word")
+    assert ids == tokenizer.encode("日b word")
+    assert spans.tolist()[:5] == [[1, 1], [1, 2], [1, 2], [1, 2], [2, 3]]
+    assert spans.tolist()[-1][1] == 8
+
+
 def test_the_digit_comma_rule_is_the_only_difference_of_the_reference_on_plain_text():
     other = Tokenizer(ENGLISH, Normalization("nfc"))
     text = "In 2003, 1,500 came."
     assert any(p[-1] == "," and p[-2:-1].isdigit() for p in other.encode_as_pieces(text))
     assert not any(p[-1] == "," and len(p) > 1 for p in REFERENCE.encode_as_pieces(text))
     assert REFERENCE.decode(REFERENCE.encode(text)) == other.decode(other.encode(text)) == text
+
+
+@pytest.fixture(scope="module")
+def commas(tmp_path_factory):
+    """A vocabulary full of pieces that end in digits and a comma, with and without a word mark."""
+    text = [f"{i}, {i % 7}1,{i} 10, 20,{i % 3}, a{i % 9}, b1,b1, " for i in range(200)]
+    path = train(
+        tmp_path_factory.mktemp("commas") / "commas.model", text, vocab_size=220,
+        control_symbols=["<cls>", "<sep>", "<pad>", "<mask>", "<eod>"],
+    )  # fmt: skip
+    return Tokenizer(path, Normalization("reference"))
+
+
+@given(text=st.text(st.sampled_from("0123456789,,ab "), max_size=40))
+@example(text="10, 20,5 b1,b1, 1,10,")
+def test_digit_commas_are_cut_as_stated(commas, text):
+    """The rule of the original's `encode_pieces`, restated piece by piece."""
+    wanted = []
+    for piece in commas.processor.EncodeAsPieces(text):
+        if len(piece) < 2 or piece[-1] != "," or not piece[-2].isdigit():
+            wanted.append(piece)
+            continue
+        parts = commas.processor.EncodeAsPieces(piece[:-1].replace(WORD_MARK, ""))
+        if not piece.startswith(WORD_MARK):
+            parts = [parts[0].replace(WORD_MARK, "", 1), *parts[1:]]
+        wanted += [part for part in parts if part] + [","]
+    assert commas.clean_as_pieces(text) == wanted
+    ids, lengths = commas.encode_batch([text, text])
+    assert ids[: lengths[0]].tolist() == [commas.piece_to_id(piece) for piece in wanted]
+    plain = " ".join(text.split())
+    found, spans = commas.encode_with_offsets(plain)
+    assert found == commas.encode(plain)
+    slices = [plain[begin:end] for begin, end in spans.tolist()]
+    assert slices == [piece.replace(WORD_MARK, "") for piece in commas.encode_as_pieces(plain)]
+
+
+def test_the_comma_vocabulary_has_pieces_of_both_kinds(commas):
+    ends = [piece for piece in commas.pieces if piece[-1] == "," and piece[-2:-1].isdigit()]
+    assert any(piece.startswith(WORD_MARK) for piece in ends)
+    assert any(not piece.startswith(WORD_MARK) for piece in ends)
 
 
 def test_special_ids_are_read_from_the_model(tmp_path):

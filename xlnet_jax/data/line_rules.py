@@ -48,9 +48,8 @@ class LineRules:
         self.eod = eod
         self._sentences = 0  # lines with text so far; the parity of the next one
         self._parity = -1  # parity of the last token so far
-        self._document = first_document
-        self._after_blank = False  # the document of the last line with text is closed
-        self._document_has_tokens = False
+        self._document = first_document - 1
+        self._after_blank = True  # no document is open
 
     @property
     def next_document(self) -> int:
@@ -69,8 +68,7 @@ class LineRules:
 
     def finish(self, *, ends_document: bool) -> Stream:
         """Takes the end of the file, or of a part that goes on in another unit of work."""
-        open_document = self._document_has_tokens and not self._after_blank
-        if self.rules == "fixed" and self.use_eod and ends_document and open_document:
+        if self.rules == "fixed" and ends_document and not self._after_blank:
             return self.add(np.ones(1, bool), np.zeros(0, np.int32), np.zeros(0, np.int64))
         return self.add(np.zeros(0, bool), np.zeros(0, np.int32), np.zeros(0, np.int64))
 
@@ -100,16 +98,9 @@ class LineRules:
     def _fixed(self, blank: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> Stream:
         seen = blank | (counts > 0)
         blank, counts = blank[seen], counts[seen]
-        has_text_before = np.concatenate(
-            [[self._document_has_tokens and not self._after_blank], ~blank[:-1]]
-        )[: len(blank)]
-        # Blank lines before the first text of a file close nothing.
-        if not self._document_has_tokens:
-            first = int(np.argmin(blank)) if not blank.all() else len(blank)
-            blank, counts, has_text_before = blank[first:], counts[first:], has_text_before[first:]
+        ends_text = np.concatenate([[not self._after_blank], ~blank[:-1]])[: len(blank)] & blank
         documents = self._number_documents(blank)
-        self._document_has_tokens |= len(blank) > 0
-        is_eod = blank & has_text_before & self.use_eod
+        is_eod = ends_text & self.use_eod
         counts = np.where(is_eod, 1, counts)
         kept = ~blank | is_eod
         return self._stream(ids, counts[kept], ~blank[kept], documents[kept], blank[kept])

@@ -211,50 +211,57 @@ class Tokenizer:
 
         Returns the ids, equal to `encode(text)`, and spans int64 [len(ids), 2], counted in
         characters: ``text[begin:end]`` is what the piece was made from, without the blank before
-        it. A lone word mark has an empty span. Pieces made from one character (such as the three
-        of "㌔" or the "1" and "2" of "½") all carry the span of that character.
+        it. A lone word mark has an empty span. Pieces made from one character (such as the "1" and
+        the "2" of "½") all carry the span of that character.
         """
         clean, origins = self.normalization.clean_with_spans(text)
-        mapping = self.processor.Encode(clean, return_type="offset_mapping")
-        pieces, offsets = list(mapping["pieces"]), list(mapping["offsets"])
-        if self.normalization.splits_digit_commas:
-            pieces, offsets = self._split_with_offsets(pieces, offsets, clean)
+        pieces, ranges = self._pieces_with_ranges(clean)
         ids = [self.processor.PieceToId(piece) for piece in pieces]
         if not ids:
             return [], np.zeros((0, 2), np.int64)
-        begins, ends = np.array(offsets, np.int64).T
-        begins = np.minimum(_next_text(clean)[begins], ends)
-        bare = np.array([piece == WORD_MARK for piece in pieces])
-        # One character can make several pieces; SentencePiece gives it to the last of them.
-        shares = (begins == ends) & ~bare & (begins < len(clean))
-        ends = np.where(bare, begins, ends + shares)
+        normal, sources = self.processor.Normalize(clean, with_offsets=True)
+        spans = _spans_in_clean_text(normal, np.array(sources, np.int64), ranges)
         edges = np.concatenate([origins, [[len(text), len(text)]]])
+        begins, ends = spans.T
         first = edges[begins, 0]
-        spans = np.stack([first, np.where(ends > begins, edges[ends - 1, 1], first)], axis=1)
-        return ids, spans
+        return ids, np.stack([first, np.where(ends > begins, edges[ends - 1, 1], first)], axis=1)
 
-    def _split_with_offsets(
-        self, pieces: list[str], offsets: list[tuple[int, int]], clean: str
-    ) -> tuple[list[str], list[tuple[int, int]]]:
+    def _pieces_with_ranges(self, clean: str) -> tuple[list[str], np.ndarray]:
+        """Pieces and their ranges [pieces, 2] in what SentencePiece makes of clean text."""
+        pieces = list(self.processor.EncodeAsPieces(clean))
+        is_byte = [len(p) == 6 and self.processor.IsByte(self.piece_to_id(p)) for p in pieces]
+        # Of a character spelled in bytes, the first one takes the place and the others share it.
+        inner = np.array(
+            [
+                byte and 0x80 <= int(p[1:-1], 16) < 0xC0
+                for p, byte in zip(pieces, is_byte, strict=True)
+            ],
+            np.int64,
+        )
+        sizes = np.array(
+            [1 if b else len(p) for p, b in zip(pieces, is_byte, strict=True)], np.int64
+        )
+        ends = np.cumsum(sizes - inner)
+        ranges = np.stack([ends - sizes, ends], axis=1)
+        if not self.normalization.splits_digit_commas:
+            return pieces, ranges
         new_pieces: list[str] = []
-        new_offsets: list[tuple[int, int]] = []
-        for piece, (begin, end) in zip(pieces, offsets, strict=True):
+        new_ranges: list[tuple[int, int]] = []
+        for piece, (begin, end) in zip(pieces, ranges.tolist(), strict=True):
             if not _ends_in_digit_comma(piece):
                 new_pieces.append(piece)
-                new_offsets.append((begin, end))
+                new_ranges.append((begin, end))
                 continue
             parts = self._split_digit_comma(piece)
-            while begin < end and clean[begin].isspace():
-                begin += 1
-            same_length = end - begin == sum(len(p.replace(WORD_MARK, "")) for p in parts)
-            at = begin
+            whole = "".join(parts).replace(WORD_MARK, "") == piece.replace(WORD_MARK, "")
+            at = begin + piece.startswith(WORD_MARK)
             for part in parts[:-1]:
                 width = len(part.replace(WORD_MARK, ""))
-                new_offsets.append((at, at + width) if same_length else (begin, end - 1))
+                new_ranges.append((at, at + width) if whole else (begin, end - 1))
                 at += width
-            new_offsets.append((max(begin, end - 1), end))
+            new_ranges.append((end - 1, end))
             new_pieces += parts
-        return new_pieces, new_offsets
+        return new_pieces, np.array(new_ranges, np.int64).reshape(-1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,11 +275,21 @@ class _Expansions:
     unknown_needs_text: bool
 
 
-def _next_text(text: str) -> np.ndarray:
-    """For each position the next one, itself included, without white space: [len(text) + 1]."""
-    is_space = np.fromiter(map(str.isspace, text), bool, len(text))
-    found = np.append(np.where(is_space, len(text), np.arange(len(text))), len(text))
-    return np.minimum.accumulate(found[::-1])[::-1]
+def _spans_in_clean_text(normal: str, sources: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """Spans [pieces, 2] in the clean text of ranges in SentencePiece's own normal form of it.
+
+    sources [len(normal) + 1] says where each character came from; characters made together have
+    the same source and share all of it. Word marks at the ends of a range do not count.
+    """
+    is_text = np.fromiter((character != WORD_MARK for character in normal), bool, len(normal))
+    places = np.flatnonzero(is_text)
+    first = np.searchsorted(places, ranges[:, 0])
+    last = np.searchsorted(places, ranges[:, 1]) - 1
+    place_or_end = np.append(places, len(normal))
+    begins = sources[place_or_end[first]]
+    following = np.searchsorted(sources, sources[place_or_end[last]], side="right")
+    ends = np.append(sources, sources[-1])[following]
+    return np.stack([begins, np.where(last >= first, ends, begins)], axis=1)
 
 
 def _ends_in_digit_comma(piece: str) -> bool:
