@@ -70,7 +70,7 @@ class PretrainingSource:
         self.manifest = shards.manifest
         self._shards = shards
         self._starts_word = starts_word
-        self._special = special
+        self.special = special
         self._rule = spans.SpanRule(
             config.mask_alpha,
             config.mask_beta,
@@ -109,7 +109,7 @@ class PretrainingSource:
 
     def draw(self, epoch: int, first: int, steps: int, row: np.ndarray) -> Examples:
         """Examples of steps [first, first + steps) of an epoch for the given rows, step-major."""
-        config, text = self.config, self._text(epoch)
+        config, text = self.config, self.text(epoch)
         step = np.repeat(np.arange(first, first + steps), len(row))
         row = np.tile(row, steps)
         keys = counter_random.make_key(_EXAMPLES, config.seed, epoch, row, step)
@@ -130,7 +130,7 @@ class PretrainingSource:
     ) -> dict[str, np.ndarray]:
         config = self.config
         examples = self.draw(epoch, first, steps, row)
-        functional = (examples.tokens == self._special.sep) | (examples.tokens == self._special.cls)
+        functional = (examples.tokens == self.special.sep) | (examples.tokens == self.special.cls)
         positions, weights = factorization.target_list(
             examples.masked & ~functional, config.num_predict
         )
@@ -149,7 +149,8 @@ class PretrainingSource:
             "reset_memory": self._resets(epoch, first, steps, row),
         }
 
-    def _text(self, epoch: int) -> pairs.TextRows:
+    def text(self, epoch: int) -> pairs.TextRows:
+        """The rows of text of an epoch."""
         text = self._rows_of_epoch.get(epoch)
         if text is None:
             stream = self._shards.epoch(self.config.seed, epoch)
@@ -175,9 +176,9 @@ class PretrainingSource:
                 at, first, first + length, out[:length]
             )  # A goes on where the reuse part ends
             text.read(at, other, other + rest, out[length + 1 : last - 1])
-        tokens[np.arange(len(row)), a_end] = self._special.sep
-        tokens[:, last - 1] = self._special.sep
-        tokens[:, last] = self._special.cls
+        tokens[np.arange(len(row)), a_end] = self.special.sep
+        tokens[:, last - 1] = self.special.sep
+        tokens[:, last] = self.special.cls
         segment_ids = (np.arange(config.seq_len) > a_end[:, None]).astype(np.int32)
         segment_ids[:, last] = 2
         return tokens, segment_ids
@@ -191,7 +192,7 @@ class PretrainingSource:
         ):
             text = tokens[:, part].copy()
             text[backward] = text[backward, ::-1]
-            barred = (text == self._special.sep) | (text == self._special.cls)
+            barred = (text == self.special.sep) | (text == self.special.cls)
             chosen = spans.choose(
                 counter_random.make_key(keys, purpose),
                 self._starts_word[text],
@@ -206,13 +207,13 @@ class PretrainingSource:
     def _resets(self, epoch: int, first: int, steps: int, row: np.ndarray) -> np.ndarray:
         resets = np.zeros((steps, len(row)), bool)
         if self.config.reset_memory == "document":
-            text, reuse_len = self._text(epoch), self.config.reuse_len
+            text, reuse_len = self.text(epoch), self.config.reuse_len
             entered = np.empty(reuse_len, np.int64)
             for index, step in enumerate(range(first, first + steps)):
                 for place, at in enumerate(row.tolist()):
                     if step > 0:
                         text.read(at, (step - 1) * reuse_len, step * reuse_len, entered)
-                    resets[index, place] = step == 0 or (entered == self._special.eod).any()
+                    resets[index, place] = step == 0 or (entered == self.special.eod).any()
         return resets.ravel()
 
 
