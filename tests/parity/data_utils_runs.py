@@ -1,4 +1,4 @@
-"""Whole runs of the original's `data_utils.py`: replayed, read through the library, written again."""
+"""Whole runs of the original's `data_utils.py`: replayed, read by the library, written again."""
 
 from __future__ import annotations
 
@@ -45,10 +45,7 @@ def cases(folder: Path, name: str, run: dict[str, Any]) -> Iterator[Case]:
         title = f"{title}/{flags['split']}-{flags['task']}-{flags['pass_id']}"
         seed = run["python_random_seed"]
         yield Case(title, partial(_check, folder, flags, seed))
-        if (
-            flags["task"] == 0
-            and command is run["commands"][-1 if len(run["commands"]) == 1 else 0]
-        ):
+        if flags["task"] == 0:
             yield Case(f"{title}/corpus_info", partial(_corpus_info, folder, flags))
 
 
@@ -60,7 +57,10 @@ def flags_of(command: str) -> dict[str, Any]:
         if key not in flags:
             raise ValueError(f"unknown flag --{key}")
         kind = type(flags[key])
-        flags[key] = text == "True" if kind is bool else kind(text)
+        if text == "None":
+            flags[key] = None
+        else:
+            flags[key] = text == "True" if kind is bool else kind(text)
     if not flags["use_tpu"]:
         flags["num_core_per_host"] = 1  # as the original forces it
     return flags
@@ -158,7 +158,7 @@ def _structure(folder: Path, flags: dict[str, Any], wanted: dict[str, np.ndarray
     """Records whose text is not where it should be, or whose parts are not as laid down."""
     numbers = np.random.RandomState(100 * flags["task"] + flags["pass_id"])
     tokens, sentence = slow.join_files(_files(folder, flags), numbers)
-    size, reuse_len, seq_len = flags["bsz_per_host"], flags["reuse_len"], flags["seq_len"]
+    size = flags["bsz_per_host"]
     order = original_records.alternating_rows(
         size, flags["num_core_per_host"], bi_data=flags["bi_data"]
     )
@@ -166,36 +166,35 @@ def _structure(folder: Path, flags: dict[str, Any], wanted: dict[str, np.ndarray
     rows = slow.batchify(tokens, text), slow.batchify(sentence, text)
     wrong = 0
     for ours, row in enumerate(order):
-        stretch = [values[ours // 2 if flags["bi_data"] else ours] for values in rows]
+        ids, parity = (values[ours // 2 if flags["bi_data"] else ours] for values in rows)
         if flags["bi_data"] and ours % 2:
-            stretch = [values[::-1] for values in stretch]
+            ids, parity = ids[::-1], parity[::-1]
         for step, record in enumerate(range(int(row), len(wanted["input"]), size)):
             part = {key: values[record] for key, values in wanted.items()}
-            begin = step * reuse_len
-            wrong += not _is_record_of(
-                *stretch, part, begin, reuse_len, seq_len, flags["num_predict"]
-            )
+            wrong += not _is_record_of(ids, parity, part, step * flags["reuse_len"], flags)
     return wrong
 
 
 def _is_record_of(
-    tokens: np.ndarray, sentence: np.ndarray, record: dict[str, np.ndarray], begin: int,
-    reuse_len: int, seq_len: int, num_predict: int,
-) -> bool:  # fmt: skip
-    ids, segments = record["input"], record["seg_id"]
+    tokens: np.ndarray,
+    sentence: np.ndarray,
+    record: dict[str, np.ndarray],
+    begin: int,
+    flags: dict[str, Any],
+) -> bool:
+    ids, segments, num_predict = record["input"], record["seg_id"], flags["num_predict"]
     a_end = int((segments == 0).sum()) - 1  # the first <sep>
-    a_and_before, b = ids[:a_end], ids[a_end + 1 : -2]
+    b = ids[a_end + 1 : -2]
     starts = np.flatnonzero(np.append(True, sentence[1:] != sentence[:-1]))
     if record["label"][0]:
-        starts = starts[(starts >= begin + a_end) & (starts < begin + seq_len - 3)]
-    found = any(np.array_equal(tokens[start : start + len(b)], b) for start in starts)
+        starts = starts[(starts >= begin + a_end) & (starts < begin + flags["seq_len"] - 3)]
     return (
-        found
-        and np.array_equal(a_and_before, tokens[begin : begin + a_end])
+        any(np.array_equal(tokens[start : start + len(b)], b) for start in starts)
+        and np.array_equal(ids[:a_end], tokens[begin : begin + a_end])
         and ids[a_end] == ids[-2] == slow.SEP
         and ids[-1] == slow.CLS
         and np.array_equal(segments, np.repeat([0, 1, 2], [a_end + 1, len(b) + 1, 1]))
-        and record["is_masked"][:reuse_len].sum() == num_predict - num_predict // 2
+        and record["is_masked"][: flags["reuse_len"]].sum() == num_predict - num_predict // 2
         and record["is_masked"].sum() == num_predict
     )
 
@@ -211,11 +210,9 @@ def _corpus_info(folder: Path, flags: dict[str, Any]) -> Result:
         )  # fmt: skip
         ours = json.loads((Path(place) / "corpus_info.json").read_text())
     wanted = {"vocab_size": 32000, **{name: flags[name] for name in _CORPUS_INFO}}
-    wrong = [
-        key
-        for key in {*found, *wanted, *ours}
-        if not found.get(key) == wanted.get(key) == ours.get(key)
-    ]
+    sources = (found, wanted, ours)
+    keys = sorted({key for source in sources for key in source})
+    wrong = [key for key in keys if any(source.get(key) != found.get(key) for source in sources)]
     return Result(len(wrong), 0, ", ".join(wrong) or f"{len(wanted)} fields")
 
 
