@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 
 from tests.data.test_line_rules import reference
-from xlnet_jax.data import storage
+from xlnet_jax.data import corpus, storage
 from xlnet_jax.data.corpus import CorpusConfig, build_corpus, summary
 from xlnet_jax.data.manifest import Manifest
 from xlnet_jax.data.normalization import Normalization
@@ -126,6 +126,16 @@ def test_cutting_the_work_otherwise_gives_the_same_stream(config, tmp_path, norm
     assert streams[0] == streams[1] == streams[2]
 
 
+def test_a_document_cut_after_a_line_ends_once(config, tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"line {i} and nothing else\n" for i in range(300)))
+    changes = {"input": (str(tmp_path / "a.txt"),)}
+    build(config, **changes, output_dir=str(tmp_path / "whole"))
+    manifest, _ = build(config, **changes, unit_bytes=1024)
+    assert len(manifest.shards) > 4
+    assert read(config.output_dir) == read(tmp_path / "whole")
+    assert read(config.output_dir)[0].count(EOD) == 1
+
+
 def test_any_number_of_workers_and_any_run_give_the_same_bytes(config, tmp_path):
     found = []
     for i, num_workers in enumerate((1, 1, 3)):
@@ -155,6 +165,14 @@ def test_gzip_and_json_hold_the_same_text(config, tmp_path):
         streams.append(read(tmp_path / name[0]))
         assert manifest.totals["documents"] == 3
     assert streams[0] == streams[1] == streams[2] == streams[3]
+    # Reference line rules are for lines of text files; each json document ends once, or never was.
+    (tmp_path / "e.jsonl").write_text('{"text": ""}\n' + rows + '{"text": " "}\n')
+    manifest, _ = build(
+        config, input=(str(tmp_path / "e.jsonl"),), output_dir=str(tmp_path / "e"),
+        line_rules="reference",
+    )  # fmt: skip
+    assert read(tmp_path / "e") == streams[0]
+    assert manifest.counts["documents_without_text"] == 2
 
 
 def test_a_large_gzip_file_becomes_several_shards(config, tmp_path):
@@ -256,6 +274,21 @@ def test_finished_shards_are_kept_and_missing_or_damaged_ones_made_again(config)
     units = len(names)
     assert "removed 1 unfinished files of an earlier run" in reports
     assert f"resuming: {units - 2} of {units} units are finished" in reports
+
+
+def test_shards_that_go_away_meanwhile_are_missed(config, monkeypatch):
+    build(config, unit_bytes=1024)
+    folder = Path(config.output_dir)
+    whole = contents(folder)
+    (folder / "shard-00001.json").unlink()
+    (folder / "manifest.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "run_units", lambda *_, **__: None)
+        with pytest.raises(OSError, match=r"1 shards went away from .*, such as shard-00001"):
+            build(config, unit_bytes=1024)
+    assert not (folder / "manifest.json").exists()
+    build(config, unit_bytes=1024)
+    assert contents(folder) == whole
 
 
 def test_other_settings_are_refused_field_by_field(config, tmp_path):

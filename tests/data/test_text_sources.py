@@ -56,7 +56,7 @@ def test_blocks_of_any_size_hold_the_same_lines(tmp_path_factory, lines, block_b
 
 def test_json_documents_become_lines_with_a_blank_one_after_each(tmp_path):
     path = tmp_path / "a.jsonl"
-    rows = [{"text": "one\ntwo\n\nthree", "id": 1}, {"text": ""}, {"text": "é\u2028x"}]
+    rows = [{"text": "one\ntwo\n\n \nthree", "id": 1}, {"text": ""}, {"text": "é\u2028x"}]
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
     assert lines_of(path) == ["one", "two", "three", "", "", "é\u2028x", ""]
     options = TextOptions(text_field="body")
@@ -108,6 +108,16 @@ def test_a_line_over_the_limit_is_named_with_its_place(tmp_path, monkeypatch, bl
         ValueError, match=r"a\.txt: the line at byte 6 is longer than 20 bytes.*--max_line_bytes"
     ):
         lines_of(path, options)
+
+
+def test_a_line_over_the_limit_is_not_read_to_its_end(tmp_path, monkeypatch):
+    read, whole = [], text_sources._read
+    monkeypatch.setattr(text_sources, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(text_sources, "_read", lambda *args: read.append(args) or whole(*args))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"x" * 100_000))
+    with pytest.raises(ValueError, match="the line at byte 0 is longer than 20 bytes"):
+        lines_of(tmp_path / "a.gz", TextOptions(max_line_bytes=20))
+    assert len(read) < 5
 
 
 def test_a_damaged_gzip_file_is_named(tmp_path):
@@ -194,6 +204,9 @@ def test_a_file_without_documents_is_cut_after_lines(tmp_path):
     assert len(units) > 5
     assert all(stretch.begin % 19 == 0 for unit in units for stretch in unit)
     assert 1024 <= unit_of[0].size < 1100
+    path.write_bytes(b"no blank line here\n" * 100 + b"\n" + b"the line after it\n" * 450)
+    (unit_of, second, *_) = plan_units([Stretch(str(path), 0, 10001, "text")], 1024, 100)
+    assert max(unit_of[0].size, second[0].size) < 1100  # the blank line is too far away
     path.write_bytes(b"x" * 9500)
     with pytest.raises(ValueError, match=r"a\.txt: the line at byte 1024 is longer than 100"):
         plan_units([Stretch(str(path), 0, 9500, "text")], 1024, 100)

@@ -124,6 +124,11 @@ def build_corpus(config: CorpusConfig, report: Callable[[str], None] = print) ->
             done_size=sum(_size(units[number]) for number in finished if number < len(units)),
             show_progress=config.progress,
         )
+        if missing := set(range(len(units))) - corpus_units.finished_units(output_dir):
+            raise OSError(
+                f"{len(missing)} shards went away from {config.output_dir} meanwhile, such "
+                f"as {corpus_units.shard_name(min(missing), 0)}: run the same command again"
+            )
         return _finish(config, tokenizer, files, empty_files, report)
 
 
