@@ -24,10 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from xlnet_jax.model import dropout, positions
+from xlnet_jax.model import core, dropout
 from xlnet_jax.model.config import RunConfig, XLNetConfig
-
-MASKED = -1e30  # added to hidden scores; swallows them in float32, as in the original
 
 
 class Rows(NamedTuple):
@@ -70,34 +68,45 @@ def relative_attention(
     directions (G = 2) even batch rows use `r[0]`, odd ones `r[1]`. The segment term enters as
     s·((q + z)·(e_1 - e_0)): what all keys of a row share cancels in the softmax.
     """
-    num_keys = k.shape[1]
-    scale = 1.0 / math.sqrt(q.shape[-1])
-    scores = _einsum("BINH,BSNH->BNIS", (q + biases.r_w_bias) * scale, k)
-    scores += _position_scores((q + biases.r_r_bias) * scale, r, rows.tokens, num_keys)
+    directions, scale = r.shape[0], 1.0 / math.sqrt(q.shape[-1])
+    step = None
     if rows.other_segment is not None:
         step_NH = biases.seg_embed[1] - biases.seg_embed[0]
-        step = _einsum("BINH,NH->BNI", (q + biases.r_s_bias) * scale, step_NH)
-        scores += jnp.where(rows.other_segment[:, None], step[..., None], 0.0)
-    if rows.visible is not None:
-        scores += jnp.where(rows.visible[:, None], 0.0, MASKED)
-    probabilities = dropout.dropout(jax.nn.softmax(scores, axis=-1), rate, seed)
-    return _einsum("BNIS,BSNH->BINH", probabilities.astype(v.dtype), v).astype(v.dtype)
+        step = _einsum("BINH,NH->BIN", (q + biases.r_s_bias) * scale, step_NH)
+        step = _heads_first(step, directions)
+    masks = core.Masks(
+        visible=_masks_first(rows.visible, directions),
+        other_segment=_masks_first(rows.other_segment, directions),
+        tokens=rows.tokens,
+        seed=None if rate == 0.0 else seed,
+    )
+    out = core.attend(
+        _heads_first((q + biases.r_w_bias) * scale, directions),
+        _heads_first((q + biases.r_r_bias) * scale, directions),
+        _heads_first(k, directions),
+        _heads_first(v, directions),
+        r.transpose(0, 2, 1, 3),
+        step,
+        masks,
+        rate,
+    )
+    return out.transpose(2, 0, 3, 1, 4).reshape(q.shape)
 
 
-def _position_scores(
-    q: Float[Array, "B I N H"],
-    r: Float[Array, "G R N H"],
-    tokens: Int[Array, "B I"] | None,
-    num_keys: int,
-) -> Float[Array, "B N I S"]:
-    directions = r.shape[0]
-    batch = q.shape[0]
-    q = q.reshape(batch // directions, directions, *q.shape[1:])
-    scores = _einsum("bGINH,GRNH->bGNIR", q, r)
-    scores = scores.reshape(batch, *scores.shape[2:])
-    if tokens is None:
-        return positions.shift_content(scores, num_keys)
-    return positions.shift_queries(scores, tokens, num_keys)
+def _heads_first(x: Float[Array, "B I N ..."], directions: int) -> Float[Array, "G N b I ..."]:
+    """Batch row 2b + g becomes row b of direction g (directions alternate along the batch)."""
+    x = x.reshape(-1, directions, *x.shape[1:])
+    return x.transpose(1, 3, 0, 2, *range(4, x.ndim))
+
+
+def _masks_first(
+    mask: Bool[Array, "#B I S"] | None, directions: int
+) -> Bool[Array, "G 1 b I S"] | None:
+    if mask is None:
+        return None
+    if mask.shape[0] == 1:
+        return mask[None, None]
+    return mask.reshape(-1, directions, 1, *mask.shape[1:]).transpose(1, 2, 0, 3, 4)
 
 
 def _einsum(equation: str, *operands: Array) -> Array:

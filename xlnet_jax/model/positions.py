@@ -45,9 +45,25 @@ def shift_content(scores: Float[Array, "... T R"], num_keys: int) -> Float[Array
     return flat.reshape(*lead, num_tokens, num_rows - 1)[..., :num_keys]
 
 
+def unshift_content(gradient: Float[Array, "... T S"]) -> Float[Array, "... T R"]:
+    """The transpose of `shift_content`: where each number came from, zero elsewhere."""
+    *lead, num_tokens, num_keys = gradient.shape
+    # Behind a barrier the zeros are appended by copying; padding is far slower on CPU.
+    ends = jax.lax.optimization_barrier(
+        (
+            jnp.zeros((*lead, num_tokens, num_tokens - 1), gradient.dtype),
+            jnp.zeros((*lead, num_tokens), gradient.dtype),
+        )
+    )
+    rows = jnp.concatenate([gradient, ends[0]], axis=-1)
+    flat = rows.reshape(*lead, num_tokens * (num_keys + num_tokens - 1))
+    flat = jnp.concatenate([ends[1], flat], axis=-1)
+    return flat.reshape(*lead, num_tokens, num_keys + num_tokens)
+
+
 def shift_queries(
-    scores: Float[Array, "B N P R"], tokens_BP: Int[Array, "B P"], num_keys: int
-) -> Float[Array, "B N P S"]:
+    scores: Float[Array, "G N b P R"], tokens: Int[Array, "G b P"], num_keys: int
+) -> Float[Array, "G N b P S"]:
     """Picks column T - i + j of every query row for key j, where i is that query's own token.
 
     One slice of S neighbouring columns a row.
@@ -58,5 +74,6 @@ def shift_queries(
         start = num_tokens - token
         return jax.lax.dynamic_slice_in_dim(row_NR, start, num_keys, axis=-1)
 
-    over_queries = jax.vmap(window, in_axes=(1, 0), out_axes=1)
-    return jax.vmap(over_queries)(scores, tokens_BP)
+    for axis in (1, 1, 0):  # over P, b and G, from the inside out
+        window = jax.vmap(window, in_axes=(axis, 0), out_axes=axis)
+    return window(scores, tokens)
