@@ -180,22 +180,7 @@ def _prepare_folder(
 ) -> None:
     """Writes what is being built, or checks it against what the folder holds already."""
     output_dir = epath.Path(config.output_dir)
-    wanted = {
-        "tokenizer_sha256": tokenizer.sha256,
-        "vocab_size": tokenizer.vocab_size,
-        "normalization": config.normalization.to_json(),
-        "use_eod": config.use_eod,
-        "line_rules": _line_rules(config),
-        "heldout_every": config.heldout_every,
-        "unit_size": unit_size,
-        **{
-            field.name: getattr(config.text, field.name)
-            for field in dataclasses.fields(config.text)
-            if field.name in ("text_format", "text_field", "invalid_utf8")
-        },
-        "files": {file.path: file.size for file in files},
-        "empty_files": empty_files,
-    }
+    wanted = _what_is_built(config, tokenizer, files, empty_files, unit_size)
     build_path = output_dir / BUILD_NAME
     swept = storage.sweep_unfinished(output_dir)
     heldout_dir = output_dir / HELDOUT
@@ -230,6 +215,32 @@ def _prepare_folder(
     if not build_path.exists():
         text = json.dumps(wanted, indent=1, ensure_ascii=False) + "\n"
         storage.write_atomic(build_path, [text.encode()])
+
+
+def _what_is_built(
+    config: CorpusConfig,
+    tokenizer: Tokenizer,
+    files: Sequence[Stretch],
+    empty_files: int,
+    unit_size: int,
+) -> dict[str, Any]:
+    """Everything that the shards depend on."""
+    return {
+        "tokenizer_sha256": tokenizer.sha256,
+        "vocab_size": tokenizer.vocab_size,
+        "normalization": config.normalization.to_json(),
+        "use_eod": config.use_eod,
+        "line_rules": _line_rules(config),
+        "heldout_every": config.heldout_every,
+        "unit_size": unit_size,
+        **{
+            field.name: getattr(config.text, field.name)
+            for field in dataclasses.fields(config.text)
+            if field.name in ("text_format", "text_field", "invalid_utf8")
+        },
+        "files": {file.path: file.size for file in files},
+        "empty_files": empty_files,
+    }
 
 
 def _remove_shards(output_dir: epath.Path) -> None:

@@ -151,12 +151,10 @@ class _Unit:
             ids, lengths = self.tokenizer.encode_batch(
                 clean, is_clean=True, num_threads=self.settings.num_threads
             )
-            before, after = "\n".join(texts), "\n".join(clean)
-            if self.settings.normalization.lower and not before.isascii():
-                before = before.lower()  # asked for, and so not counted as a change
-            changed, points = changed_code_points(before, after)
-            self.counts["changed_code_points"] += changed
-            self.counts["code_points"] += points
+            if self.settings.normalization.lower:  # asked for, and so not counted as a change
+                texts = [text if text.isascii() else text.lower() for text in texts]
+            self.counts["changed_code_points"] += changed_code_points(texts, clean)
+            self.counts["code_points"] += sum(map(len, texts))
         counts = self.counts
         counts["text_bytes"] += block.text_bytes
         if stretch.kind in ("jsonl", "tfds"):

@@ -89,20 +89,26 @@ class Normalization:
             return []
         if self.collapse_whitespace:
             lines = [" ".join(line.split()) for line in lines]
-        # A newline is a starter that composes with nothing and is neither cased nor transparent
-        # to casing rules, so no form reaches across it.
-        return self._change_characters("\n".join(lines)).split("\n")
+        odd = [i for i, line in enumerate(lines) if not line.isascii()]
+        if len(odd) < len(lines):
+            cleaned = self._change_characters("\n".join(lines), unicode_form=False).split("\n")
+        else:
+            cleaned = [""] * len(lines)
+        if odd:  # a newline composes with nothing and ends the reach of every casing rule
+            changed = self._change_characters("\n".join([lines[i] for i in odd])).split("\n")
+            for i, line in zip(odd, changed, strict=True):
+                cleaned[i] = line
+        return cleaned
 
-    def _change_characters(self, text: str) -> str:
-        if self.form == "reference":
-            if "`" in text or "'" in text:
-                text = text.replace("``", '"').replace("''", '"')
-            if not self.keep_accents and not text.isascii():
-                text = _drop_marks(unicodedata.normalize("NFKD", text))
-        elif self.form == "nfc":
-            text = unicodedata.normalize("NFC", text)
-        elif self.form == "nfkc":
-            text = unicodedata.normalize("NFKC", text)
+    def _change_characters(self, text: str, *, unicode_form: bool = True) -> str:
+        """All of the clean-up but for white space; without `unicode_form` what ASCII text needs."""
+        if self.form == "reference" and ("`" in text or "'" in text):
+            text = text.replace("``", '"').replace("''", '"')
+        form = _unicode_form(self)
+        if unicode_form and form:
+            text = unicodedata.normalize(form, text)
+            if self.form == "reference":
+                text = _drop_marks(text)
         return text.lower() if self.lower else text
 
     def clean_with_spans(self, text: str) -> tuple[str, np.ndarray]:
@@ -130,27 +136,27 @@ class Normalization:
         return text, spans
 
 
-def changed_code_points(before: str, after: str) -> tuple[int, int]:
-    """Counts code points outside ASCII that a clean-up took away or replaced.
+def changed_code_points(before: Sequence[str], after: Sequence[str]) -> int:
+    """Counts code points beyond ASCII that a clean-up of texts took away or replaced.
 
-    Returns (changed, total): total counts all code points of `before` but white space; changed
-    counts those above 127 that `after` holds fewer times.
+    What counts is how many fewer of each the cleaned texts hold together; white space does not.
     """
-    points = np.frombuffer(before.encode("utf-32-le", "surrogatepass"), "<u4")
-    total = len(points) - sum(before.count(blank) for blank in " \n\r\t")
-    if before.isascii():
-        return 0, total
-    kept = np.frombuffer(after.encode("utf-32-le", "surrogatepass"), "<u4")
-    values, counts = np.unique(points[points > 127], return_counts=True)
-    kept_values, kept_counts = np.unique(kept[kept > 127], return_counts=True)
-    found = np.searchsorted(kept_values, values)
+    odd = [i for i, text in enumerate(before) if not text.isascii()]
+    if not odd:
+        return 0
+    values, counts = _beyond_ascii([before[i] for i in odd])
+    kept_values, kept_counts = _beyond_ascii([after[i] for i in odd])
+    found = np.minimum(np.searchsorted(kept_values, values), max(len(kept_values) - 1, 0))
     left = np.zeros_like(counts)
-    inside = found < len(kept_values)
-    same = np.zeros(len(values), bool)
-    same[inside] = kept_values[found[inside]] == values[inside]
-    left[same] = kept_counts[found[same]]
-    blank = np.array([chr(value).isspace() for value in values.tolist()], bool)
-    return int(np.maximum(counts - left, 0)[~blank].sum()), int(total - counts[blank].sum())
+    if len(kept_values):
+        left = np.where(kept_values[found] == values, kept_counts[found], 0)
+    is_text = np.array([not chr(value).isspace() for value in values.tolist()], bool)
+    return int(np.maximum(counts - left, 0)[is_text].sum())
+
+
+def _beyond_ascii(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
+    return np.unique(points[points > 127], return_counts=True)
 
 
 def _unicode_form(normalization: Normalization) -> _UnicodeForm | None:

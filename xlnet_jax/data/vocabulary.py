@@ -176,12 +176,10 @@ class _Sentences:
                 for block in read_blocks(stretch, self.config.text):
                     lines = [line for line in block.lines if line and not line.isspace()]
                     clean = normalization.clean_lines(lines)
-                    before = "\n".join(lines)
-                    changed, points = changed_code_points(
-                        before.lower() if normalization.lower else before, "\n".join(clean)
-                    )
-                    self.counts["code_points"] += points
-                    self.counts["changed_code_points"] += changed
+                    if normalization.lower:
+                        lines = [line.lower() for line in lines]
+                    self.counts["code_points"] += sum(map(len, lines))
+                    self.counts["changed_code_points"] += changed_code_points(lines, clean)
                     self.counts["lines"] += len(clean)
                     for line in clean:
                         if len(line) > limit // 4 and len(line.encode()) > limit:
