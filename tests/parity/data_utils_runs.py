@@ -200,7 +200,7 @@ def _is_record_of(
 
 
 def _corpus_info(folder: Path, flags: dict[str, Any]) -> Result:
-    """The values written by the original are those of its flags, and the library writes the same."""
+    """The original wrote the values of its flags, and the library writes the same."""
     found = json.loads((folder / flags["save_dir"] / "corpus_info.json").read_text())
     with tempfile.TemporaryDirectory() as place:
         names = ("num_core_per_host", "use_eod", "sp_path", "input_glob")

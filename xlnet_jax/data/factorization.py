@@ -40,7 +40,9 @@ def sequence_ranks(
 ) -> np.ndarray:
     """Ranks of sequences [..., T] whose first `reuse_len` tokens are the first part: int32."""
     first = part_ranks(first_order, hidden[..., :reuse_len])
-    second = part_ranks(second_order, hidden[..., reuse_len:], offset=reuse_len + 1)
+    perm_size = first_order.shape[-1]
+    highest = -(-reuse_len // perm_size) * perm_size  # a short last block may skip some indices
+    second = part_ranks(second_order, hidden[..., reuse_len:], offset=highest + 1)
     return np.concatenate([first, second], axis=-1)
 
 

@@ -48,7 +48,7 @@ class TextRows:
         return (row % 2 == 1) & self._bi_data
 
     def boundaries_from(self, row: np.ndarray, position: np.ndarray) -> np.ndarray:
-        """First position at or behind `position` where a sentence begins, or `length`."""
+        """First position from `position` (at least 1) on where a sentence begins, or `length`."""
         low, high, back = self._edges(row)
         key = np.where(back, high - position, low + position)
         place = self.stream.start_at(self.stream.starts_before(key + back) - back)

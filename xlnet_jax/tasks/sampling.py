@@ -68,8 +68,8 @@ class PretrainingSource:
         self.config = config
         self.global_batch_size = global_batch_size
         self.manifest = shards.manifest
-        self._shards = shards
-        self._starts_word = starts_word
+        self.shards = shards
+        self.starts_word = starts_word
         self.special = special
         self._rule = spans.SpanRule(
             config.mask_alpha,
@@ -153,7 +153,7 @@ class PretrainingSource:
         """The rows of text of an epoch."""
         text = self._rows_of_epoch.get(epoch)
         if text is None:
-            stream = self._shards.epoch(self.config.seed, epoch)
+            stream = self.shards.epoch(self.config.seed, epoch)
             text = pairs.TextRows(stream, self.global_batch_size, bi_data=self.config.bi_data)
             self._rows_of_epoch = {
                 **{k: v for k, v in self._rows_of_epoch.items() if k == epoch - 1},
@@ -195,7 +195,7 @@ class PretrainingSource:
             barred = (text == self.special.sep) | (text == self.special.cls)
             chosen = spans.choose(
                 counter_random.make_key(keys, purpose),
-                self._starts_word[text],
+                self.starts_word[text],
                 barred,
                 goal,
                 self._rule,
