@@ -82,6 +82,15 @@ def test_a_batch_is_encoded_as_one_by_one(texts):
         assert [row.tolist() for row in rows] == [tokenizer.encode(text) for text in texts]
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_many_texts_in_one_call_are_encoded_as_one_by_one(num_threads):
+    texts = [f"In {i}, {i * 37}, é or ``{i}''" * (i % 4) for i in range(150)]
+    for tokenizer in TOKENIZERS:
+        ids, lengths = tokenizer.encode_batch(texts, num_threads=num_threads)
+        rows = np.split(ids, np.cumsum(lengths)[:-1])
+        assert [row.tolist() for row in rows] == [tokenizer.encode(text) for text in texts]
+
+
 @given(TEXTS)
 @example("in 2003, 1,500, or 7, 12,345")
 def test_ids_are_those_of_the_pieces(text):

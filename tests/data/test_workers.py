@@ -96,6 +96,8 @@ def test_a_build_killed_anywhere_and_run_again_gives_the_same_bytes(tmp_path, te
         assert finished < now, victim  # each run went on from the one before
         finished = now
         assert not (folder / "manifest.json").exists()
+        if victim != "main by SIGKILL":
+            assert not list(folder.glob(".unfinished-*")), victim
         for path in folder.glob("shard-*"):  # whatever has a final name is whole
             assert path.read_bytes() == uninterrupted[path.name], path.name
     process, _ = start(tmp_path, text)

@@ -117,13 +117,17 @@ def build_corpus(config: CorpusConfig, report: Callable[[str], None] = print) ->
         if config.tfds:
             # TensorFlow takes some 0.6 GiB a process: one process, whose encoding has threads.
             settings, num_workers = dataclasses.replace(settings, num_threads=num_workers), 1
-        run_units(
-            settings,
-            {number: units[number] for number in todo},
-            num_workers=num_workers,
-            done_size=sum(_size(units[number]) for number in finished if number < len(units)),
-            show_progress=config.progress,
-        )
+        try:
+            run_units(
+                settings,
+                {number: units[number] for number in todo},
+                num_workers=num_workers,
+                done_size=sum(_size(units[number]) for number in finished if number < len(units)),
+                show_progress=config.progress,
+            )
+        except BaseException:
+            _sweep(output_dir)  # the workers have ended; theirs may be half written
+            raise
         if missing := set(range(len(units))) - corpus_units.finished_units(output_dir):
             raise OSError(
                 f"{len(missing)} shards went away from {config.output_dir} meanwhile, such "
@@ -182,11 +186,7 @@ def _prepare_folder(
     output_dir = epath.Path(config.output_dir)
     wanted = _what_is_built(config, tokenizer, files, empty_files, unit_size)
     build_path = output_dir / BUILD_NAME
-    swept = storage.sweep_unfinished(output_dir)
-    heldout_dir = output_dir / HELDOUT
-    if heldout_dir.exists():
-        swept += storage.sweep_unfinished(heldout_dir)
-    if swept:
+    if swept := _sweep(output_dir):
         report(f"removed {swept} unfinished files of an earlier run")
     if config.overwrite:
         _remove_shards(output_dir)
@@ -208,7 +208,7 @@ def _prepare_folder(
             f"{config.output_dir} has a {MANIFEST_NAME} but no {BUILD_NAME}: choose another "
             "--output_dir, or --overwrite to start again"
         )
-    for folder in [output_dir, heldout_dir] if config.heldout_every else [output_dir]:
+    for folder in [output_dir, output_dir / HELDOUT] if config.heldout_every else [output_dir]:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / MODEL_NAME).exists():
             storage.write_atomic(folder / MODEL_NAME, [tokenizer.model_path.read_bytes()])
@@ -241,6 +241,11 @@ def _what_is_built(
         "files": {file.path: file.size for file in files},
         "empty_files": empty_files,
     }
+
+
+def _sweep(output_dir: epath.Path) -> int:
+    folders = [folder for folder in (output_dir, output_dir / HELDOUT) if folder.exists()]
+    return sum(storage.sweep_unfinished(folder) for folder in folders)
 
 
 def _remove_shards(output_dir: epath.Path) -> None:

@@ -68,9 +68,16 @@ class LineRules:
 
     def finish(self, *, ends_document: bool) -> Stream:
         """Takes the end of the file, or of a part that goes on in another unit of work."""
-        if self.rules == "fixed" and ends_document and not self._after_blank:
-            return self.add(np.ones(1, bool), np.zeros(0, np.int32), np.zeros(0, np.int64))
-        return self.add(np.zeros(0, bool), np.zeros(0, np.int32), np.zeros(0, np.int64))
+        is_open = self.rules == "fixed" and ends_document and not self._after_blank
+        count = int(is_open and self.use_eod)
+        self._after_blank |= is_open
+        return Stream(
+            np.full(count, self.eod, np.int32),
+            np.ones(count, np.int64),
+            np.zeros(count, bool),
+            np.full(count, self._document, np.int64),
+            np.ones(count, bool),
+        )
 
     def _number_documents(self, blank: np.ndarray) -> np.ndarray:
         """int64 [lines]: a document begins with the first text after a blank line."""

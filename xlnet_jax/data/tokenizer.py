@@ -14,6 +14,7 @@ from xlnet_jax.data.normalization import Normalization
 
 WORD_MARK = "\u2581"  # SentencePiece writes a blank as this character
 _PUNCTUATION = frozenset('!"#$%&"()*+,-./:;?@[\\]^_`{|}~')  # the original's list: no ' < = >
+_FEW = 64  # SentencePiece's batch call takes a millisecond to start its threads
 _SYMBOLS = {
     "unk": "<unk>",
     "bos": "<s>",
@@ -160,7 +161,10 @@ class Tokenizer:
         if not texts:
             return np.zeros(0, np.int32), np.zeros(0, np.int64)
         clean = list(texts) if is_clean else self.normalization.clean_lines(texts)
-        arrays = self.processor.Encode(clean, return_type="numpy", num_threads=num_threads)
+        if len(clean) < _FEW:
+            arrays = [self.processor.Encode(text, return_type="numpy") for text in clean]
+        else:
+            arrays = self.processor.Encode(clean, return_type="numpy", num_threads=num_threads)
         lengths = np.fromiter(map(len, arrays), np.int64, len(arrays))
         ids = np.concatenate(arrays).astype(np.int32, copy=False)
         if not self.normalization.splits_digit_commas:
