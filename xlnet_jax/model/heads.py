@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 from xlnet_jax.model.transformer import Output, XLNet
@@ -21,7 +23,7 @@ class PermutationLanguageModel(nn.Module):
     run: RunConfig = RunConfig()
 
     @nn.compact
-    def __call__(self, tokens: Array, **inputs: Array) -> tuple[Float[Array, "B P V"], Output]:
+    def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> tuple[Float[Array, "B P V"], Output]:
         xlnet = XLNet(self.config, self.run, name="xlnet")
         output = xlnet(tokens, **inputs)
         bias = self.param("lm_bias", nn.initializers.zeros, (self.config.n_token,))
