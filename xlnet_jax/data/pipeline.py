@@ -4,7 +4,7 @@ import atexit
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 
 import numpy as np
 
@@ -22,13 +22,13 @@ def iterate(
     steps_per_block: int = 8,
     prefetch: int = 8,
     workers: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray]]:
     """Batches of steps start_step, start_step + 1, … without end: arrays without leading axis.
 
     `make_block(first_step, steps)` returns arrays [steps, …] of fixed shapes and types; `workers`
-    threads call it for blocks of `steps_per_block` steps, and up to `prefetch` batches wait (with
-    one block a worker before them). Nothing is kept between calls, so the step number is the whole
-    position. What `make_block` raises is raised here as it was, when its block's turn comes.
+    threads call it for blocks of `steps_per_block` steps, one block each ahead, and `prefetch`
+    batches (rounded up to blocks) wait. Nothing is kept between calls, so the step number is the
+    whole position. What `make_block` raises is raised here as it was, when its block's turn comes.
     Closing the iterator (or dropping it) stops the threads.
     """
     for name, value, least in (
@@ -79,21 +79,22 @@ def _run(
 
     dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max, steps_per_block)
     dataset = dataset.map(load, num_parallel_calls=workers, deterministic=True)
-    dataset = dataset.unbatch().prefetch(prefetch)
+    dataset = dataset.prefetch(-(-prefetch // steps_per_block))
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = workers + 1
     dataset = dataset.with_options(options)
 
-    batches = dataset.as_numpy_iterator()
+    blocks = dataset.as_numpy_iterator()
     try:
         while True:
             try:
-                batch = next(batches)
+                block = next(blocks)
             except tf.errors.OpError:
                 if errors:
                     raise errors[0] from None
                 raise
-            yield batch
+            for step in range(steps_per_block):
+                yield {name: array[step] for name, array in block.items()}
     finally:
-        del batches
+        del blocks

@@ -1,0 +1,1 @@
+"""Measurements against peers and against this machine; never part of the tests."""
