@@ -26,6 +26,13 @@ def test_keys_differ_by_place_of_their_parts():
     assert len(set(keys)) == len(keys)
 
 
+def test_neighbouring_addresses_share_no_key():
+    keys = counter_random.make_key(0, np.arange(300)[:, None], np.arange(300))
+    assert len(np.unique(keys)) == keys.size
+    bits = (keys.ravel()[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    assert abs(bits.mean(axis=0) - 0.5).max() < 0.01  # standard deviation 0.0017
+
+
 @pytest.mark.parametrize("bound", [2, 7, 300])
 def test_numbers_below_a_bound_are_uniform(bound):
     draws = counter_random.draws(counter_random.make_key(0, np.arange(300)), 200)

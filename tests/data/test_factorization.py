@@ -93,3 +93,13 @@ def test_without_num_predict_every_position_has_a_query():
 def test_too_many_targets_are_an_error_that_names_the_key():
     with pytest.raises(ValueError, match=r"3 tokens to predict, but config.data.num_predict is 2"):
         factorization.target_list(np.ones((1, 3), bool), 2)
+
+
+def test_parts_and_examples_have_orders_of_their_own():
+    hidden = np.ones((200, 12), bool)
+    ranks = factorization.draw_ranks(np.arange(200, dtype=np.uint64), hidden, 6, 6)
+    first, second = ranks[:, :6] - 1, ranks[:, 6:] - ranks[:, 6:].min()
+    for part in (first, second):
+        assert (np.sort(part, axis=1) == np.arange(6)).all()
+        assert abs((part[:, 0] < part[:, 1]).mean() - 0.5) < 0.12  # standard deviation 0.035
+    assert (first == second).all(axis=1).mean() < 0.05

@@ -52,6 +52,7 @@ def test_any_stretch_is_that_of_the_joined_shards(data_dir, data):
     assert (backward == tokens[begin:end][::-1]).all()
     at = np.array(data.draw(st.lists(st.integers(0, len(tokens)), min_size=1, max_size=20)))
     assert (stream.starts_before(at) == [(starts < p).sum() for p in at]).all()
+    assert stream.starts_before(np.array([0, len(tokens)])).tolist() == [0, len(starts)]
     numbers = np.array(data.draw(st.lists(st.integers(0, len(starts)), min_size=1, max_size=20)))
     assert (stream.start_at(numbers) == np.append(starts, len(tokens))[numbers]).all()
 

@@ -8,17 +8,17 @@ import pytest
 from tests.data.shard_files import random_sentences, write_data_dir
 from tests.tasks import reference_sampling as slow
 from xlnet_jax.data.record_infos import find_infos
-from xlnet_jax.data.tokenizer import SpecialIds
-from xlnet_jax.tasks.record_source import RecordSource, open_records, write_examples
-from xlnet_jax.tasks.sampling import PretrainingDataConfig, open_source
+from xlnet_jax.tasks import sources
+from xlnet_jax.tasks.record_export import write_examples
+from xlnet_jax.tasks.record_source import RecordSource, open_records
+from xlnet_jax.tasks.sampling import PretrainingDataConfig, PretrainingSource, open_source
 
 RUNS = Path(__file__).parents[1] / "goldens/data_utils/runs"
-SPECIAL = SpecialIds(unk=0, bos=1, eos=2, cls=3, sep=4, pad=5, mask=6, eod=7, eop=8)
 CONFIG = PretrainingDataConfig(64, 32, 11, 16, spans="pieces", seed=5)
 
 
 def records(run, config=CONFIG, batch_size=8, **options):
-    return open_records([RUNS / run / "tfrecords"], config, batch_size, special=SPECIAL, **options)
+    return open_records([RUNS / run / "tfrecords"], config, batch_size, **options)
 
 
 def arrays(run, file):
@@ -125,7 +125,7 @@ def test_records_of_two_kinds_are_not_mixed():
         for i in find_infos([RUNS / run / "tfrecords"], "train")
     ]
     with pytest.raises(ValueError, match="of several settings"):
-        RecordSource(infos, CONFIG, special=SPECIAL, global_batch_size=8)
+        RecordSource(infos, CONFIG, global_batch_size=8)
 
 
 @pytest.mark.parametrize(("bi_data", "cores"), [(True, 2), (True, 1), (False, 2)])
@@ -149,6 +149,22 @@ def test_our_examples_written_as_records_are_read_back(tmp_path, bi_data, cores)
             a_end = int((ours["segment_ids"][row] == 0).sum()) - 1
             wanted = np.empty(a_end, np.int32)
             text.read(row, step * 12 + 1, step * 12 + 1 + a_end, wanted)
-            record = read._read(0, step, np.array([row]))
+            record = read.records(step, 1, np.array([row]))
             assert (record["target"][0, :a_end] == wanted).all()
             assert (record["target"][0, a_end:-3] == ours["tokens"][row, a_end + 1 : -2]).all()
+
+
+def test_a_folder_tells_what_kind_of_data_it_holds(tmp_path):
+    found = sources.open_source(str(RUNS / "bi_tpu_2cores/tfrecords"), CONFIG, 8, vocab_size=2000)
+    assert isinstance(found, RecordSource)
+    assert found.manifest.vocab_size == 2000
+    assert found.manifest.totals["tokens"] == 25 * 8 * 32
+    assert found.manifest.normalization["lower"]
+    both = [str(RUNS / f"{run}/tfrecords") for run in ("two_tasks_two_passes", "from_ids")]
+    assert sources.open_source(",".join(both), CONFIG, 4).steps_per_epoch == 133
+    only = sources.open_source(str(RUNS / "dev_split/tfrecords"), CONFIG, 4)
+    assert only.steps_per_epoch == 52
+    shards = write_data_dir(tmp_path / "data", [random_sentences(0, 60)])
+    assert isinstance(sources.open_source(str(shards), CONFIG, 4), PretrainingSource)
+    with pytest.raises(FileNotFoundError, match=r"no manifest.json in .*none"):
+        sources.open_source(str(tmp_path / "none"), CONFIG, 4)

@@ -64,13 +64,15 @@ class RecordBatches:
             return len(self._opened()) // self._settings.bsz_per_host
         return self._expected
 
-    def read(self, batch: int, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of some records of a batch: int64 [len(rows), seq_len], label [len(rows), 1]."""
+    def raw(self, batch: int, rows: np.ndarray) -> list[bytes]:
+        """Some records of a batch as they are."""
         file = self._opened()
         first = batch * self._settings.bsz_per_host
-        return parse(
-            [file.read(first + row) for row in rows.tolist()], self._settings.seq_len, self.path
-        )
+        return [file.read(first + row) for row in rows.tolist()]
+
+    def read(self, batch: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Features of some records of a batch: int64 [len(rows), seq_len], label [len(rows), 1]."""
+        return parse(self.raw(batch, rows), self._settings.seq_len, self.path)
 
     def _opened(self) -> RecordFile:
         if self._file is None:

@@ -105,6 +105,14 @@ def find_infos(folders: Sequence[epath.PathLike], split: str) -> list[RecordInfo
     return found
 
 
+def splits_in(folder: epath.PathLike) -> set[str]:
+    """The splits of which a folder holds records; empty if it holds none or does not exist."""
+    if not epath.Path(folder).is_dir():
+        return set()
+    paths = epath.Path(folder).glob("record_info-*.json")
+    return {match["split"] for path in paths if (match := _INFO_NAME.fullmatch(path.name))}
+
+
 def _read_info(folder: epath.Path, path: epath.Path, match: re.Match[str]) -> RecordInfo:
     try:
         contents = json.loads(path.read_text())
