@@ -14,14 +14,16 @@ from configs import pretrain
 def get_config() -> ConfigDict:
     """The `tiny` pretraining config, for a run that is short enough to watch."""
     config = pretrain.get_config("tiny")
+    config.model.scan_layers = False  # few layers: one straight program is quicker on CPU
     config.model.dropout = 0.0  # the run is too short to learn the text by heart
     config.model.activation_dropout = 0.0
     config.model.attention_dropout = 0.0
     config.optimizer.learning_rate = 2e-3
-    config.train.steps = 1_200
-    config.train.eval_every = 200
+    config.train.batch_size = 8
+    config.train.steps = 1_500
+    config.train.eval_every = 250
     config.train.eval_batch_size = 4
     config.train.eval_steps = 0
-    config.checkpoint.save_every = 400
+    config.checkpoint.save_every = 500
     config.report.log_every = 25
     return config
