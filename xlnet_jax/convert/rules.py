@@ -74,7 +74,9 @@ def params_from_variables(
         if path == "xlnet/mask_embedding":
             value = value.reshape(-1)
         if value.shape != shape:
-            problems.append(f"parameter {path}: wanted shape {shape}, got {value.shape} from {names}")
+            problems.append(
+                f"parameter {path}: wanted shape {shape}, got {value.shape} from {names}"
+            )
             continue
         params[path] = value
     problems += [f"variable {name}: not used" for name in sorted(variables.keys() - used)]
@@ -87,7 +89,7 @@ def variables_from_params(
     params: Mapping[str, np.ndarray], config: XLNetConfig
 ) -> dict[str, np.ndarray]:
     """The inverse of `params_from_variables`."""
-    variables = {}
+    variables: dict[str, np.ndarray] = {}
     rules = {rule.parameter: rule.variable for rule in rules_for(config)}
     for path, value in params.items():
         array = np.asarray(value)

@@ -172,10 +172,14 @@ class RelativeAttention(nn.Module):
         outputs = []
         for rows, q_rows in zip(streams, jnp.split(q, [num_tokens], axis=1), strict=False):
             seed = self._seed(train and self.run.attention_dropout > 0)
-            core = functools.partial(relative_attention, rate=self.run.attention_dropout, seed=seed)
-            if self.run.remat == "attention":
-                core = jax.checkpoint(core)
-            outputs.append(core(q_rows, k, v, r, biases, rows))
+            attend = functools.partial(
+                relative_attention, rate=self.run.attention_dropout, seed=seed
+            )
+            outputs.append(
+                jax.checkpoint(attend)(q_rows, k, v, r, biases, rows)
+                if self.run.remat == "attention"
+                else attend(q_rows, k, v, r, biases, rows)
+            )
         return jnp.einsum("BQNH,DNH->BQD", jnp.concatenate(outputs, axis=1), wo)
 
     def _seed(self, random: bool) -> Array | None:

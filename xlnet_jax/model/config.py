@@ -37,7 +37,9 @@ class XLNetConfig:
         for name in ("n_token", "d_model", "n_layer", "n_head", "d_head", "d_inner"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"model.{name} must be a whole number of at least 1, got {value!r}")
+                raise ValueError(
+                    f"model.{name} must be a whole number of at least 1, got {value!r}"
+                )
         if self.d_model % 2:
             raise ValueError(f"model.d_model must be even, got {self.d_model}")
         if self.ff_activation not in ACTIVATIONS:
@@ -55,7 +57,9 @@ class XLNetConfig:
         if missing := sorted(wanted - values.keys()):
             raise ValueError(f"xlnet_config.json lacks {missing}; it must hold {sorted(wanted)}")
         if unknown := sorted(values.keys() - wanted):
-            raise ValueError(f"xlnet_config.json has unknown keys {unknown}; known: {sorted(wanted)}")
+            raise ValueError(
+                f"xlnet_config.json has unknown keys {unknown}; known: {sorted(wanted)}"
+            )
         return cls(**values)
 
     def to_json(self) -> str:

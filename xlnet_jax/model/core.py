@@ -1,7 +1,7 @@
 """The innermost part of relative attention, with its own backward pass.
 
-Scores, softmax and weighted sum for all heads, with arrays laid out [G, N, b, ...] (b: batch rows of
-one direction), so that every product is a plain batched one. The backward pass is written out
+Scores, softmax and weighted sum for all heads, with arrays laid out [G, N, b, ...] (b: batch rows
+of one direction), so that every product is a plain batched one. The backward pass is written out
 because it then keeps one array of the size of the scores (the probabilities), draws dropout masks
 again instead of storing them, and needs no transposition of large arrays. A fused kernel for one
 kind of device would replace `attend`, and nothing else.
@@ -135,9 +135,8 @@ def _position_gradients(
             lambda x: positions.shift_queries(x, by_direction, num_keys), raw
         )(d_scores)
         d_q = _product("GNbIR,GNRH->GNbIH", d_raw, r)
-        return d_q.astype(q.dtype), _product("GNbIH,GNbIR->GNHR", q, d_raw).swapaxes(
-            -1, -2
-        ).astype(r.dtype)
+        d_r = _product("GNbIH,GNbIR->GNHR", q, d_raw).swapaxes(-1, -2)
+        return d_q.astype(q.dtype), d_r.astype(r.dtype)
     d_q_parts, d_r = [], jnp.zeros(r.shape, jnp.float32)
     for first, end in _blocks(num_tokens):
         near = slice(num_tokens - end, num_tokens - first + num_keys)

@@ -23,12 +23,12 @@ class PermutationLanguageModel(nn.Module):
     run: RunConfig = RunConfig()
 
     @nn.compact
-    def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> tuple[Float[Array, "B P V"], Output]:
+    def __call__(
+        self, tokens: Int[Array, "B T"], **inputs: Any
+    ) -> tuple[Float[Array, "B P V"], Output]:
         xlnet = XLNet(self.config, self.run, name="xlnet")
         output = xlnet(tokens, **inputs)
         bias = self.param("lm_bias", nn.initializers.zeros, (self.config.n_token,))
         table = xlnet.variables["params"]["word_embedding"].astype(self.run.dtype)
-        logits = jnp.einsum(
-            "BPD,VD->BPV", output.hidden, table, preferred_element_type=jnp.float32
-        )
+        logits = jnp.einsum("BPD,VD->BPV", output.hidden, table, preferred_element_type=jnp.float32)
         return logits + bias, output

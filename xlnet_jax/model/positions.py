@@ -34,6 +34,16 @@ def relative_position_codes(
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
+def code_of_here(d_model: int) -> Float[Array, "D"]:
+    """The code of distance 0, [0 ... 0, 1 ... 1], which the network takes off every code.
+
+    It would add the same to all scores of a row, and so cancel in the softmax. Without it the
+    codes of slow waves, close to 1 at every distance, keep their digits: the gradients that
+    pass through them are small differences, else lost in rounding (all of them in bfloat16).
+    """
+    return jnp.repeat(jnp.arange(2, dtype=jnp.float32), d_model // 2)
+
+
 def shift_content(scores: Float[Array, "... T R"], num_keys: int) -> Float[Array, "... T S"]:
     """Picks column T - i + j of row i for every key j, for queries at tokens 0 ... T-1.
 

@@ -171,7 +171,7 @@ class XLNet(nn.Module):
             clamp_len=run.clamp_len,
             bi_data=run.bi_data,
         )
-        codes = _dropout(self, codes, train)
+        codes = _dropout(self, codes, train) - positions.code_of_here(cfg.d_model)
         x, new_memory = self._layers(x, memory, codes, streams, train)
         hidden = x if query_tokens is None else x[:, num_tokens:]
         return Output(_dropout(self, hidden, train), new_memory)
@@ -215,26 +215,31 @@ def make_streams(
     """Brings all restrictions of sight together, for the content rows and the query rows."""
     causal = None
     if run.causal:
-        causal = visibility.causal_visibility(num_tokens, mem_len, same_length=run.same_length)[None]
+        visible_TS = visibility.causal_visibility(num_tokens, mem_len, same_length=run.same_length)
+        causal = visible_TS[None]
     seen_by_all = None if padding is None else ~padding[:, None, :]
     content = _all_of(visible, seen_by_all)
     if content is not None:
         content |= jnp.eye(num_tokens, dtype=bool)
     content = _all_of(_with_memory(content, mem_len), causal)
-    segments = None
-    if segment_ids is not None:
-        segments = jnp.pad(segment_ids, ((0, 0), (mem_len, 0)))
-        other = segment_ids[:, :, None] != segments[:, None, :]
-    rows = (Rows(content, None if segments is None else other),)
+    rows = Rows(content, _other_segment(segment_ids, segment_ids, mem_len))
     if query_tokens is None:
-        return rows
+        return (rows,)
     query = _with_memory(_all_of(query_visible, seen_by_all), mem_len)
     query = _all_of(query, None if causal is None else causal[0, query_tokens])
-    other_q = None
-    if segments is not None:
-        own = jnp.take_along_axis(segment_ids, query_tokens, axis=1)
-        other_q = own[:, :, None] != segments[:, None, :]
-    return (*rows, Rows(query, other_q, query_tokens))
+    own_segments = None
+    if segment_ids is not None:
+        own_segments = jnp.take_along_axis(segment_ids, query_tokens, axis=1)
+    other = _other_segment(own_segments, segment_ids, mem_len)
+    return rows, Rows(query, other, query_tokens)
+
+
+def _other_segment(own: Array | None, segment_ids: Array | None, mem_len: int) -> Array | None:
+    """Is each key (memory counts as segment 0) in another segment than the row?"""
+    if own is None or segment_ids is None:
+        return None
+    keys = jnp.pad(segment_ids, ((0, 0), (mem_len, 0)))
+    return own[:, :, None] != keys[:, None, :]
 
 
 def _all_of(*conditions: Array | None) -> Array | None:
@@ -254,7 +259,7 @@ def _with_memory(visible: Array | None, mem_len: int) -> Array | None:
 
 
 def _dropout(module: nn.Module, x: Array, train: bool, rate: float | None = None) -> Array:
-    rate = module.run.dropout if rate is None else rate  # type: ignore[attr-defined]
+    rate = module.run.dropout if rate is None else rate
     if not train or rate == 0.0:
         return x
     return dropout.dropout(x, rate, dropout.dropout_seed(module.make_rng("dropout")))
