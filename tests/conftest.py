@@ -4,6 +4,8 @@ import os
 
 # Before anything imports jax or tensorflow; a test that wants more devices starts a process.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Programs of tests are small and run once or twice: they are compiled quickly instead of well.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
 from tests.parity.case import Case
+
+# Before anything imports jax: nearly all time goes into compiling small programs that run once.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Folder of the goldens -> module here that runs it; every other folder is listed as not run.
 PARTS = (

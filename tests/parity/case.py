@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Case:
     reason: str = ""
 
 
-def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
-    """max |got - wanted| / max |wanted|, as the goldens' README asks; NaN or a shape is infinite."""
+def relative_error(got: npt.ArrayLike, wanted: npt.ArrayLike) -> float:
+    """max |got - wanted| / max |wanted|, as the goldens' README asks; inf for NaN or a shape."""
     got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
     if got.shape != wanted.shape:
         return float("inf")
@@ -45,7 +46,11 @@ def worst(results: dict[str, tuple[float, float]], note: str = "") -> Result:
     """The result of several comparisons name -> (error, tolerance): the one nearest its limit."""
     if not results:
         return Result(float("inf"), 0.0, "nothing was compared")
-    name, (error, tolerance) = max(
-        results.items(), key=lambda item: item[1][0] / item[1][1] if item[1][1] else item[1][0] * 1e9
-    )
-    return Result(error, tolerance, f"{len(results)} arrays, worst {name}{'; ' + note if note else ''}")
+
+    def badness(name: str) -> float:
+        error, tolerance = results[name]
+        return error / tolerance if tolerance else error * 1e9
+
+    name = max(results, key=badness)
+    text = f"{len(results)} arrays, worst {name}"
+    return Result(*results[name], f"{text}; {note}" if note else text)

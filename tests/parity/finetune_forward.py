@@ -25,6 +25,12 @@ def cases(root: Path) -> Iterator[Case]:
             yield Case(full_name, functools.partial(run_case, folder, name, case["options"]))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def run_model(model: XLNet, params: Any, tokens: Any, inputs: dict[str, Any]) -> Any:
+    """Cases of equal form share one program."""
+    return model.apply(params, tokens, **inputs)
+
+
 def run_case(folder: Path, name: str, options: dict[str, Any], **changes: Any) -> Result:
     """`changes` are fields of `RunConfig`, to run the case in another form."""
     config, params = mc.load_model(folder)
@@ -45,7 +51,7 @@ def run_case(folder: Path, name: str, options: dict[str, Any], **changes: Any) -
     model = XLNet(config, mc.run_config(options, **changes))
     tokens = layout.time_first(features["input_ids"], 1)
     params = {"params": params["params"]["xlnet"]}
-    output = jax.jit(model.apply)(params, tokens, **inputs)
+    output = run_model(model, params, tokens, inputs)
     got = {"sequence_output": layout.hidden_out(output.hidden)}
     if output.memory is not None:
         got["new_mems"] = layout.memory_out(output.memory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -25,6 +25,27 @@ def cases(root: Path) -> Iterator[Case]:
             yield Case(f"{folder.relative_to(root)}/{name}", run)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def run_model(
+    model: PermutationLanguageModel,
+    want_gradients: bool,
+    params: Any,
+    targets: jax.Array,
+    weights: jax.Array,
+    inputs: dict[str, Any],
+) -> tuple[Any, Any]:
+    """((loss, (losses, output)), gradients or None); cases of equal form share one program."""
+
+    def loss_of(params: Any) -> tuple[jax.Array, Any]:
+        logits, output = cast(Any, model.apply)(params, **inputs)
+        losses = permutation_loss(logits, targets)
+        return (losses * weights).sum() / weights.sum(), (losses, output)
+
+    if want_gradients:
+        return jax.value_and_grad(loss_of, has_aux=True)(params)
+    return loss_of(params), None
+
+
 def run_case(folder: Path, name: str, options: dict[str, Any], **changes: Any) -> Result:
     """`changes` are fields of `RunConfig`, to run the case in another form."""
     config, params = mc.load_model(folder)
@@ -33,17 +54,13 @@ def run_case(folder: Path, name: str, options: dict[str, Any], **changes: Any) -
     layout = mc.Layout(len(features["input_k"]), bi_data=options["bi_data"])
     model = PermutationLanguageModel(config, mc.run_config(options, **changes))
     inputs = mc.pretraining_inputs(features, layout)
-    tokens = inputs.pop("tokens")
-    memory = layout.memory_in(features["mems"]) if "mems" in features else None
+    inputs["memory"] = layout.memory_in(features["mems"]) if "mems" in features else None
     targets = layout.batch_first(features["target"])
     weights = layout.batch_first(features["target_mask"])
 
-    def loss_of(params: Any) -> tuple[jax.Array, Any]:
-        logits, output = model.apply(params, tokens, memory=memory, **inputs)
-        losses = permutation_loss(logits, targets)
-        return (losses * weights).sum() / weights.sum(), (losses, output)
-
-    (loss, (losses, output)), gradients = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)
+    (loss, (losses, output)), gradients = run_model(
+        model, any(key.startswith("grad:") for key in wanted), params, targets, weights, inputs
+    )
     counted = layout.hidden_out(weights) > 0  # a filler's query is another one here
     got = {
         "total_loss": loss,
@@ -54,7 +71,7 @@ def run_case(folder: Path, name: str, options: dict[str, Any], **changes: Any) -
     wanted["query_output"] = wanted["query_output"][counted]
     if "new_mems" in wanted:
         got["new_mems"] = layout.memory_out(output.memory)
-    if any(key.startswith("grad:") for key in wanted):
+    if gradients is not None:
         flat = traverse_util.flatten_dict(gradients["params"], sep="/")
         grads = rules.variables_from_params(flat, config)
         got |= {f"grad:{key}": value for key, value in grads.items() if f"grad:{key}" in wanted}

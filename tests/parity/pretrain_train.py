@@ -76,7 +76,8 @@ class GoldenTask:
     def loss(self, params: Any, batch: Any, memory: Any, dropout_key: Any) -> LossSum:
         inputs = {k: v for k, v in batch.items() if k not in ("target", "target_mask")}
         tokens = inputs.pop("tokens")
-        logits, output = self.model.apply({"params": params}, tokens, memory=memory, **inputs)
+        apply: Any = self.model.apply
+        logits, output = apply({"params": params}, tokens, memory=memory, **inputs)
         losses = permutation_loss(logits, batch["target"])
         weights = batch["target_mask"]
         return LossSum((losses * weights).sum(), weights.sum(), output.memory)
@@ -93,8 +94,8 @@ def run_chain(folder: Path, meta: dict[str, Any], resume: bool = False) -> Resul
     state = initial_state(config, params["params"], optimizer, layout, options)
     if resume:
         state = restored_state(folder / "mid_model.ckpt", config, state, layout, wanted["mid_mems"])
-    step = make_train_step(GoldenTask(model), optimizer, seed=0, dropout=False)
-    run_step = jax.jit(step)
+    task: Any = GoldenTask(model)
+    run_step = jax.jit(make_train_step(task, optimizer, seed=0, dropout=False))
     results: dict[str, tuple[float, float]] = {}
     losses, norms, first = [], [], int(state.step)
     for index in range(first, meta["steps"]):
