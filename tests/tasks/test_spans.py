@@ -192,3 +192,14 @@ def test_as_many_are_chosen_as_wanted(
         assert not (chosen & barred).any()
     one_row = spans.choose(keys[-1:], starts[-1:], barred[-1:], goal, rule)
     assert (one_row == chosen[-1:]).all()  # no matter in what company it is drawn
+
+
+def test_long_sequences_go_on_with_fresh_draws():
+    starts = np.ones((40, 900), bool)
+    chosen = spans.choose(counter_random.make_key(np.arange(40)), starts, ~starts, None, REFERENCE)
+    repeated = []
+    for row in np.diff(np.pad(chosen, ((0, 0), (1, 1))).astype(int), axis=1):
+        lengths = np.flatnonzero(row == -1) - np.flatnonzero(row == 1)
+        assert len(lengths) > 32
+        repeated.append((lengths[:16] == lengths[16:32]).mean())
+    assert np.mean(repeated) < 0.5  # 0.28 expected of independent draws
