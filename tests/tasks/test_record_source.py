@@ -60,7 +60,8 @@ def test_rows_continue_their_text_in_both_directions():
 
 
 def test_orders_are_drawn_anew_each_epoch_and_blocks_change_nothing():
-    source, again = records("bi_tpu_2cores"), records("bi_tpu_2cores")
+    config = dataclasses.replace(CONFIG, reset_memory="document")
+    source, again = records("bi_tpu_2cores", config), records("bi_tpu_2cores", config)
     block = source.block(20, 12, slice(2, 6))
     for step in range(20, 32):
         batch = again.batch(step)
@@ -133,19 +134,19 @@ def test_our_examples_written_as_records_are_read_back(tmp_path, bi_data, cores)
     shards = [random_sentences(seed, 60, longest=20) for seed in range(2)]
     data_dir = write_data_dir(tmp_path / "data", shards)
     config = PretrainingDataConfig(32, 12, 7, 12, bi_data=bi_data, seed=1)
-    source = open_source(data_dir, config, 4)
+    source = open_source(data_dir, config, 8)
     info = write_examples(source, tmp_path / "out", num_core_per_host=cores, vocab_size=2000)
     assert info.num_batch == source.steps_per_epoch
     corpus_info = json.loads((tmp_path / "out/corpus_info.json").read_text())
     assert corpus_info["num_core_per_host"] == cores
-    read = open_records([tmp_path / "out/tfrecords"], config, 4, special=source.special)
+    read = open_records([tmp_path / "out/tfrecords"], config, 8, special=source.special)
     assert read.steps_per_epoch == source.steps_per_epoch
     text = source.text(0)
     for step in range(source.steps_per_epoch):
         ours, theirs = source.batch(step), read.batch(step)
         for name in ("tokens", "segment_ids", "target_positions", "target_weights", "reset_memory"):
             assert np.array_equal(ours[name], theirs[name])
-        for row in range(4):  # next tokens of the first part, A included
+        for row in range(8):  # next tokens of the first part, A included
             a_end = int((ours["segment_ids"][row] == 0).sum()) - 1
             wanted = np.empty(a_end, np.int32)
             text.read(row, step * 12 + 1, step * 12 + 1 + a_end, wanted)
