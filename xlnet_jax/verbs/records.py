@@ -10,8 +10,9 @@ SUMMARY = "write examples from token shards as the original code's TFRecords"
 
 DESCRIPTION = f"""\
 Draws the examples of whole epochs from config.data.train and writes them with the file names,
-record_info and corpus_info of the original's data_utils.py, one pass an epoch, config.train.batch_size
-rows a host batch. Pairs and spans are frozen in such records; xlnet-jax train needs none of this.
+record_info and corpus_info of the original's data_utils.py: one pass an epoch, host batches of
+config.train.batch_size rows. Pairs and spans are frozen in such records; xlnet-jax train needs none
+of this.
 
 {CONFIG_HELP}"""
 
