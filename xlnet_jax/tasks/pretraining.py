@@ -5,11 +5,12 @@ The factorization order arrives as one rank a token; who may see whom is worked 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import jax
@@ -77,17 +78,18 @@ class PretrainingTask:
             return None
         return jnp.zeros((cfg.n_layer, batch_size, run.mem_len, cfg.d_model), run.dtype)
 
-    def train_batches(self, start_step: int, rows: slice) -> Iterator[dict[str, np.ndarray]]:
+    def train_batches(self, start_step: int, rows: slice) -> Generator[dict[str, np.ndarray]]:
         """Endless; what step k gets depends on k alone."""
         return _batches(self.source, start_step, rows)
 
     def eval_batches(self, rows: slice) -> Iterator[dict[str, np.ndarray]]:
         """The first `eval_steps` held-out batches, in order."""
         if self.heldout is None:
-            return iter(())
+            return
         steps = self.heldout.steps_per_epoch
         steps = min(self.eval_steps, steps) if self.eval_steps else steps
-        return itertools.islice(_batches(self.heldout, 0, rows), steps)
+        with contextlib.closing(_batches(self.heldout, 0, rows)) as batches:
+            yield from itertools.islice(batches, steps)
 
     def loss(
         self, params: Params, batch: Batch, memory: Array | None, dropout_key: jax.Array | None
@@ -98,7 +100,7 @@ class PretrainingTask:
         if memory is not None:
             memory = jnp.where(batch["reset_memory"][None, :, None, None], 0, memory)
         everywhere = self.source.config.num_predict is None
-        logits, output = self.model.apply(
+        outputs: Any = self.model.apply(
             {"params": params},
             batch["tokens"],
             segment_ids=batch["segment_ids"],
@@ -110,6 +112,7 @@ class PretrainingTask:
             train=dropout_key is not None,
             rngs={} if dropout_key is None else {"dropout": dropout_key},
         )
+        logits, output = outputs
         targets = jnp.take_along_axis(batch["tokens"], positions, axis=1)
         losses = permutation_loss(logits, targets)
         return LossSum(jnp.sum(losses * weights), jnp.sum(weights), output.memory)
@@ -127,7 +130,7 @@ class PretrainingTask:
 
 def _batches(
     source: PretrainingSource, start_step: int, rows: slice
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray]]:
     steps_per_block = max(1, _EXAMPLES_PER_BLOCK // max(1, rows.stop - rows.start))
     return pipeline.iterate(
         lambda first, count: source.block(first, count, rows),

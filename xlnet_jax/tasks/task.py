@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -28,19 +28,23 @@ class LossSum(NamedTuple):
 
 
 class Task(Protocol):
-    """A kind of work: where batches come from, and their loss.
+    """A kind of work: where batches come from, and their loss."""
 
-    Attributes:
-        global_batch_size: examples a step, over all processes.
-        rows_per_group: batch rows that must stay together when a batch is cut (2 with `bi_data`).
-        tokens_per_example: for throughput.
-        flops_per_example: useful forward and backward operations, for MFU.
-    """
+    @property
+    def global_batch_size(self) -> int:
+        """Examples a step, over all processes."""
 
-    global_batch_size: int
-    rows_per_group: int
-    tokens_per_example: int
-    flops_per_example: float
+    @property
+    def rows_per_group(self) -> int:
+        """Batch rows that must stay together when a batch is cut (2 with `bi_data`)."""
+
+    @property
+    def tokens_per_example(self) -> int:
+        """For throughput."""
+
+    @property
+    def flops_per_example(self) -> float:
+        """Useful forward and backward operations, for MFU."""
 
     def init_params(self, key: jax.Array) -> Params:
         """Fresh parameters."""
@@ -48,7 +52,7 @@ class Task(Protocol):
     def init_memory(self, batch_size: int) -> Array | None:
         """Memory of the very first step, or None."""
 
-    def train_batches(self, start_step: int, rows: slice) -> Iterator[dict[str, np.ndarray]]:
+    def train_batches(self, start_step: int, rows: slice) -> Generator[dict[str, np.ndarray]]:
         """Batches of steps `start_step`, ...: rows `rows` of each global batch."""
 
     def loss(

@@ -1,25 +1,33 @@
 """Saving and restoring the training state with Orbax: asynchronous, atomic, verified.
 
 A checkpoint is one folder per step, complete or not there: Orbax writes under another name and
-renames. Beside the arrays lies `info`: the run's config and a checksum of every array, computed on
-the devices before saving and again after restoring.
+renames. It holds `params`, the `rest` of the state, and `info`: the run's config and a checksum of
+every array, computed on the devices before saving and again after restoring.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import gc
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
+from jax.experimental import multihost_utils
 
 from xlnet_jax.training.state import TrainState, fingerprints
 
 FORMAT = 1
+FOLDER = "checkpoints"
+DAMAGED_FOLDER = "damaged_checkpoints"
+
+Info = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +56,18 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A restored state and what lay beside it; `skipped` says why newer checkpoints were not used."""
+    """What was restored and what lay beside it.
 
-    state: TrainState
-    config: Mapping[str, Any]
+    Attributes:
+        step: of the checkpoint.
+        tree: the state or the parameters, whichever was asked for.
+        stored: what was given to `save` beside the state.
+        skipped: why newer checkpoints were not used, a line each.
+    """
+
+    step: int
+    tree: Any
+    stored: Mapping[str, Any]
     skipped: tuple[str, ...]
 
 
@@ -59,74 +75,120 @@ class Checkpointer:
     """The checkpoints of one work directory."""
 
     def __init__(self, workdir: str, config: CheckpointConfig, *, read_only: bool = False):
-        self.directory = epath.Path(workdir) / "checkpoints"
+        self.directory = epath.Path(workdir) / FOLDER
+        if read_only and not self.directory.is_dir():
+            raise FileNotFoundError(f"no checkpoints in --workdir={workdir}; train first")
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=config.keep or None,
-            keep_period=config.keep_every or None,
+            max_to_keep=None if read_only else config.keep or None,
+            keep_period=None if read_only else config.keep_every or None,
             enable_async_checkpointing=config.asynchronous,
             create=not read_only,
-            read_only=read_only,
+            cleanup_tmp_directories=not read_only,  # what a killed process left half-written
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._fingerprints = jax.jit(fingerprints)
+        self._damaged: list[int] = []
 
-    def save(self, state: TrainState, config: Mapping[str, Any]) -> None:
-        """Starts saving; errors of the save before surface here. Nothing if this step is saved."""
+    def save(self, state: TrainState, stored: Mapping[str, Any]) -> None:
+        """Starts saving, with `stored` (plain JSON) beside; nothing if this step is saved.
+
+        Newer checkpoints that `restore` could not read are moved out of the way first.
+
+        Raises OSError if this save or the one before fails; older checkpoints are then intact.
+        """
+        self._set_damaged_aside()
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        checksums = {k: int(v) for k, v in jax.device_get(self._fingerprints(state)).items()}
-        info = {"format": FORMAT, "checksums": checksums, "config": dict(config)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info)
-            ),
-        )
+        parts = _parts(state)
+        checksums = {k: int(v) for k, v in jax.device_get(self._fingerprints(parts)).items()}
+        leaves = jax.tree_util.tree_leaves_with_path(parts)
+        info = {
+            "format": FORMAT,
+            "checksums": checksums,
+            "dtypes": {jax.tree_util.keystr(path): str(leaf.dtype) for path, leaf in leaves},
+            "stored": dict(stored),
+        }
+        items = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
+        with self._save_errors():
+            args = ocp.args.Composite(**items, info=ocp.args.JsonSave(info))
+            if not self._manager.save(step, args=args):
+                raise ValueError(f"step {step} is not newer than those of {self.steps()}")
 
     def steps(self) -> list[int]:
         """Steps of complete checkpoints, ascending."""
+        self._manager.reload()
         return sorted(self._manager.all_steps())
-
-    def config_of(self, step: int) -> Mapping[str, Any]:
-        """The config stored in a checkpoint."""
-        return self._info(step)["config"]
 
     def restore(
         self,
-        abstract_state: TrainState,
+        abstract: TrainState,
+        *,
+        check: Callable[[Mapping[str, Any]], None] = lambda stored: None,
+    ) -> Restored | None:
+        """The state of the newest checkpoint that is whole; None if there is none at all.
+
+        `abstract` gives shapes, types and shardings; types and shardings need not be those of the
+        save. `check` raises ValueError if what was stored beside the state rules it out.
+
+        Raises ValueError if there are checkpoints and none can be used, with the reason for each.
+        """
+        found = self._newest(self.steps()[::-1], _parts(abstract), check)
+        if found is None:
+            return None
+        tree = found.tree
+        return dataclasses.replace(found, tree=TrainState(params=tree["params"], **tree["rest"]))
+
+    def restore_params(
+        self,
+        abstract: Any,
         *,
         step: int | None = None,
-        check_config: Callable[[Mapping[str, Any]], None] = lambda config: None,
-    ) -> Restored | None:
-        """The newest checkpoint that is whole (or that of `step`); None if there is none at all.
-
-        `abstract_state` gives shapes, types and shardings, which need not be those of the save.
-        `check_config` raises ValueError if the checkpoint's config rules it out.
+        check: Callable[[Mapping[str, Any]], None] = lambda stored: None,
+    ) -> Restored:
+        """The parameters alone, of the newest checkpoint that is whole or of that of `step`.
 
         Raises:
-            FileNotFoundError: no checkpoint of that step.
-            ValueError: there are checkpoints, but none can be used; says why for each.
+            FileNotFoundError: there is no checkpoint (of that step).
+            ValueError: there are checkpoints, but none can be used.
         """
         candidates = self.steps()[::-1]
-        if step is not None:
-            if step not in candidates:
-                raise FileNotFoundError(
-                    f"no checkpoint of step {step} in {self.directory}; there are {candidates[::-1]}"
-                )
-            candidates = [step]
+        if step is not None and step not in candidates:
+            raise FileNotFoundError(
+                f"no checkpoint of step {step} in {self.directory}; there are {candidates[::-1]}"
+            )
+        candidates = candidates if step is None else [step]
+        found = self._newest(candidates, {"params": abstract}, check)
+        if found is None:
+            raise FileNotFoundError(f"no complete checkpoint in {self.directory}; train first")
+        return dataclasses.replace(found, tree=found.tree["params"])
+
+    def wait(self) -> None:
+        """Returns when nothing is being written; raises OSError if that failed."""
+        with self._save_errors():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then frees threads."""
+        with self._save_errors():
+            self._manager.close()
+
+    def _newest(
+        self, candidates: list[int], wanted: Any, check: Callable[[Mapping[str, Any]], None]
+    ) -> Restored | None:
         skipped: list[str] = []
         for candidate in candidates:
-            try:
-                info = self._info(candidate)
-                check_config(info["config"])
-                state = self._read(candidate, abstract_state, info)
-            except Exception as error:  # whatever is wrong with it, an older one may do
-                reason = str(error).strip().split("\n")[0][:300]
-                skipped.append(f"checkpoint of step {candidate}: {type(error).__name__}: {reason}")
-                logging.warning("not used: %s", skipped[-1])
+            info = _attempt(self._info, candidate)
+            if isinstance(info, str):
+                skipped.append(info)
                 continue
-            return Restored(state, info["config"], tuple(skipped))
+            check(info["stored"])
+            tree = _attempt(functools.partial(self._read, wanted=wanted, info=info), candidate)
+            if isinstance(tree, str):
+                skipped.append(tree)
+                continue
+            self._damaged = [step for step in candidates if step > candidate]
+            return Restored(candidate, tree, info["stored"], tuple(skipped))
         if skipped:
             raise ValueError(
                 f"no checkpoint in {self.directory} can be used: {'; '.join(skipped)}. Move the"
@@ -134,35 +196,101 @@ class Checkpointer:
             )
         return None
 
-    def wait(self) -> None:
-        """Returns when nothing is being written; raises what went wrong."""
-        self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits, then frees threads."""
-        self._manager.close()
-
-    def _info(self, step: int) -> dict[str, Any]:
+    def _info(self, step: int) -> Info:
         args = ocp.args.Composite(info=ocp.args.JsonRestore())
         info = self._manager.restore(step, args=args)["info"]
         if info.get("format") != FORMAT:
             raise ValueError(f"format {info.get('format')}, this program reads format {FORMAT}")
+        if missing := {"checksums", "dtypes", "stored"} - info.keys():
+            raise ValueError(f"info lacks {', '.join(sorted(missing))}")
         return info
 
-    def _read(self, step: int, abstract: TrainState, info: Mapping[str, Any]) -> TrainState:
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        state = self._manager.restore(step, args=args)["state"]
-        got = jax.device_get(self._fingerprints(state))
-        wrong = [k for k, v in got.items() if int(v) != info["checksums"].get(k)]
-        if wrong or len(got) != len(info["checksums"]):
-            raise ValueError(f"checksums differ: the files are damaged ({', '.join(wrong)[:200]})")
-        return state
+    def _read(self, step: int, wanted: Any, info: Info) -> Any:
+        """The wanted parts, read with the types of the save, verified, then in their own types."""
+        abstract = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jax.ShapeDtypeStruct(
+                leaf.shape,
+                info["dtypes"].get(jax.tree_util.keystr(path), leaf.dtype),
+                sharding=leaf.sharding,
+            ),
+            wanted,
+        )
+        items = {name: ocp.args.StandardRestore(part) for name, part in abstract.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        parts = {name: restored[name] for name in items}
+        got = jax.device_get(self._fingerprints(parts))
+        wrong = [path for path, sum_ in got.items() if int(sum_) != info["checksums"].get(path)]
+        if wrong:
+            raise ValueError(f"checksums differ, the files are damaged: {', '.join(wrong)}")
+        return jax.tree.map(lambda leaf, want: leaf.astype(want.dtype), parts, wanted)
+
+    def _set_damaged_aside(self) -> None:
+        if not self._damaged:
+            return
+        if jax.process_index() == 0:
+            aside = self.directory.parent / DAMAGED_FOLDER
+            aside.mkdir(exist_ok=True)
+            for step in self._damaged:
+                target = aside / str(step)
+                if target.exists():
+                    target.rmtree()
+                (self.directory / str(step)).rename(target)
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self._damaged = []
+        self._manager.reload()
+
+    @contextlib.contextmanager
+    def _save_errors(self) -> Iterator[None]:
+        """Turns whatever saving raises into one line that says what is still there."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
+            steps = self.steps()
+            newest = f"the newest complete one is of step {steps[-1]}" if steps else "there is none"
+            raise OSError(
+                f"a checkpoint could not be saved in {self.directory}: {reason}; {newest}. Make"
+                " room or mend the cause, then run the same command again"
+            ) from error
 
 
-def abstract_state(state: TrainState, shardings: TrainState) -> TrainState:
-    """Shapes and types of a state, with where its arrays are to live."""
+def abstract_state(state: Any, shardings: Any) -> Any:
+    """Shapes and types of a state (or a part), with where its arrays are to live."""
     return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=where),
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         state,
         shardings,
     )
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    """The state as what a checkpoint's items are made of."""
+    rest = {
+        field.name: getattr(state, field.name)
+        for field in dataclasses.fields(state)
+        if field.name != "params"
+    }
+    return {"params": state.params, "rest": rest}
+
+
+def _attempt(read: Callable[[int], Any], step: int) -> Any:
+    """What `read` gives for a step or, if it fails, one line that says why.
+
+    Orbax drops its other reads where one fails; what Python and Orbax log of that helps nobody.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            return read(step)
+        except Exception as error:  # noqa: BLE001, whatever is wrong with it, an older one may do
+            text = str(error).strip().split("\n")[0][:300]
+            line = f"checkpoint of step {step}: {type(error).__name__}: {text}"
+        finally:
+            gc.collect()
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+    return line

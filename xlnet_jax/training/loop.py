@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,17 +10,17 @@ from types import FrameType
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from xlnet_jax.tasks.task import Params, Task
 from xlnet_jax.training import sharding
 from xlnet_jax.training.checkpoint import Checkpointer
+from xlnet_jax.training.evaluation import perplexity
 from xlnet_jax.training.optimizer import Schedule
 from xlnet_jax.training.reporting import Reporter
 from xlnet_jax.training.settings import Settings
 from xlnet_jax.training.state import TrainState, Window
-from xlnet_jax.training.step import EvalSums, TrainStep
+from xlnet_jax.training.step import TrainStep
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -59,20 +58,23 @@ class Loop:
         The order in a step: fetch the batch, update, report, evaluate, save, stop if asked to. The
         batch is a function of the step, so a save at any place in this order resumes the same.
 
-        Raises FloatingPointError if a loss or gradient is not finite.
+        Raises FloatingPointError if a loss or gradient is not finite, OSError if a save fails.
         """
         train, report = self.settings.train, self.settings.report
-        step, last = int(state.step), train.steps
-        self._mark = (time.perf_counter(), step)
+        first, last = int(state.step), train.steps
+        step, stopping = first, False
         rows = sharding.local_rows(self.mesh, self.task.global_batch_size)
         batches = self.task.train_batches(step, rows)
         with _stop_signal() as asked_to_stop, contextlib.closing(batches):
-            while step < last:
-                self._profile(step)
+            while step < last and not stopping:
+                self.reporter.profile(step)
                 batch = sharding.place_batch(next(batches), self.mesh)
                 state = self.train_step(state, batch)
                 step += 1
                 self.reporter.progress(step)
+                if step == first + 1:
+                    jax.block_until_ready(state.step)  # compilation counts for no throughput
+                    self._mark = (time.perf_counter(), step)
                 stopping = asked_to_stop()
                 if due(step, report.log_every, last):
                     self._report(state, step)
@@ -83,10 +85,9 @@ class Loop:
                     with self._pause():
                         self._check_finite(state)
                         self.checkpointer.save(state, self.stored)
-                if stopping:
-                    self.reporter.say(f"SIGTERM: saved at step {step}, stopping")
-                    break
-        self.checkpointer.wait()
+            self.checkpointer.wait()
+            if stopping:
+                self.reporter.say(f"SIGTERM: stopped at step {step:,}; all of it is saved")
         return state
 
     def _report(self, state: TrainState, step: int) -> None:
@@ -97,18 +98,19 @@ class Loop:
         examples = (step - self._mark[1]) * self.task.global_batch_size
         self._mark, self._paused = (now, step), 0.0
         loss = float(window.loss / window.steps)
-        self.reporter.write(
-            step,
-            {
-                "epoch": step / self.steps_per_epoch,
-                "loss": loss,
-                "perplexity": math.exp(min(loss, 50.0)),
-                "grad_norm": float(window.grad_norm / window.steps),
-                "learning_rate": float(self.schedule(step - 1)),
-                "tokens_per_second": examples * self.task.tokens_per_example / seconds,
-                "mfu": examples * self.task.flops_per_example / seconds / self.peak_flops,
-            },
-        )
+        metrics = {
+            "epoch": step / self.steps_per_epoch,
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "grad_norm": float(window.grad_norm / window.steps),
+            "learning_rate": float(self.schedule(step - 1)),
+        }
+        if examples:  # none if the one step since the start was the one that compiled
+            metrics["tokens_per_second"] = examples * self.task.tokens_per_example / seconds
+            flops = examples * self.task.flops_per_example
+            metrics["mfu"] = flops / seconds / self.peak_flops
+        with self._pause():
+            self.reporter.write(step, metrics)
 
     def _check_finite(self, state: TrainState) -> None:
         bad_step = int(state.bad_step)
@@ -121,13 +123,6 @@ class Loop:
                 f" {self.checkpointer.directory}. Lower config.optimizer.learning_rate or lengthen"
                 " config.optimizer.warmup_steps, then run the same command again"
             )
-
-    def _profile(self, step: int) -> None:
-        report = self.settings.report
-        if step == report.profile_start:
-            jax.profiler.start_trace(str(self.reporter.folder / "profile"))
-        elif report.profile_start >= 0 and step == report.profile_start + report.profile_steps:
-            jax.profiler.stop_trace()
 
     @contextlib.contextmanager
     def _pause(self) -> Iterator[None]:
@@ -149,28 +144,3 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(asked)
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def evaluate(
-    task: Task,
-    eval_step: Callable[[Params, EvalSums, Any], EvalSums],
-    params: Params,
-    mesh: Mesh,
-    rows: slice,
-    batch_size: int,
-) -> dict[str, float]:
-    """Held-out loss: the mean over all targets of all held-out batches, memory carried."""
-    zeros = [jax.device_put(np.zeros([], np.float32), sharding.replicated(mesh)) for _ in range(2)]
-    memory = task.init_memory(batch_size)
-    if memory is not None:
-        memory = jax.device_put(memory, sharding.memory_sharding(mesh))
-    sums = EvalSums(*zeros, memory)
-    for batch in task.eval_batches(rows):
-        sums = eval_step(params, sums, sharding.place_batch(batch, mesh))
-    weight = float(sums.weight)
-    if weight == 0:
-        raise ValueError("the held-out data gave no targets; give more text in data.heldout")
-    loss = float(sums.total) / weight
-    return {"heldout_loss": loss, "heldout_perplexity": math.exp(min(loss, 50.0))}
-
-

@@ -128,7 +128,9 @@ def scale_by_adam(
 
     def init(params: Params) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros, jax.tree.map(jnp.copy, zeros))
+        return optax.ScaleByAdamState(
+            jnp.zeros([], jnp.int32), zeros, jax.tree.map(jnp.copy, zeros)
+        )
 
     def update(
         gradients: Params, state: Any, params: Params | None = None

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import math
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -40,6 +41,8 @@ COLUMNS = (
     "heldout_loss",
     "heldout_perplexity",
 )
+SHOWN = ("loss", "heldout_loss", "tokens_per_second", "learning_rate")
+SILENCE = 30.0  # seconds after which a line is printed where there is no progress bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,27 +95,46 @@ def measure_matmul(dtype: str, size: int = 1536) -> float:
 
 
 class Reporter:
-    """Writes one process's reports; on other processes than the first it does nothing."""
+    """Writes one process's reports; on other processes than the first it only profiles.
+
+    On a terminal there is a progress bar; elsewhere each report is a line, and so is each half
+    minute without one.
+    """
 
     def __init__(self, workdir: str, config: ReportConfig, *, train_steps: int, start_step: int):
         self._active = jax.process_index() == 0
+        self._config, self._train_steps = config, train_steps
         self.folder = epath.Path(workdir)
         self._rows = self._read_rows(start_step) if self._active else []
+        self._start_step = start_step
         self._writer: Any = None
         self._bar: Any = None
-        if self._active:
-            if config.tensorboard:
-                import tensorflow as tf
+        self._profiling = False
+        self._last_line = time.monotonic()
 
-                self._writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+    def start(self) -> None:
+        """Opens the TensorBoard log and the progress bar."""
+        if not self._active:
+            return
+        if self._config.tensorboard:
+            import tensorflow as tf
+
+            self._writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+        if sys.stderr.isatty():
             self._bar = tqdm(
-                total=train_steps, initial=start_step, desc="train", unit="step", smoothing=0.05
+                total=self._train_steps,
+                initial=self._start_step,
+                desc="train",
+                unit="step",
+                smoothing=0.05,
             )
 
     def progress(self, step: int) -> None:
-        """Moves the progress bar to a finished step."""
-        if self._active:
+        """Shows that a step is finished (or on its way)."""
+        if self._bar is not None:
             self._bar.update(step - self._bar.n)
+        elif time.monotonic() - self._last_line > SILENCE:
+            self.say(f"step {step:,} of {self._train_steps:,}")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds a line of metrics, everywhere."""
@@ -129,21 +151,43 @@ class Reporter:
                 for name, value in metrics.items():
                     tf.summary.scalar(name, value)
             self._writer.flush()
-        shown = ("loss", "heldout_loss", "tokens_per_second", "learning_rate")
-        self._bar.set_postfix({k: f"{metrics[k]:.4g}" for k in shown if k in metrics})
+        shown = {k: f"{metrics[k]:.4g}" for k in SHOWN if k in metrics}
+        if self._bar is not None:
+            self._bar.set_postfix(shown)
+        else:
+            values = ", ".join(f"{name} {value}" for name, value in shown.items())
+            self.say(f"step {step:,} of {self._train_steps:,}: {values}")
 
     def say(self, text: str) -> None:
-        """Prints a line beside the progress bar."""
+        """Prints a line, above the progress bar if there is one."""
         if self._active:
             tqdm.write(text)
+            sys.stdout.flush()
+            self._last_line = time.monotonic()
+
+    def profile(self, step: int) -> None:
+        """Starts and ends the profiler trace where the config says so; call it before each step."""
+        first = self._config.profile_start
+        if step == first:
+            jax.profiler.start_trace(str(self.folder / "profile"))
+            self._profiling = True
+        elif self._profiling and step == first + self._config.profile_steps:
+            self._end_profile()
 
     def close(self) -> None:
-        """Draws the curves and ends the progress bar."""
-        if self._active:
+        """Ends what is open and draws the curves."""
+        self._end_profile()
+        if self._bar is not None:
             self._bar.close()
-            if self._writer is not None:
-                self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+        if self._active:
             draw_curves(self._rows, self.folder / "curves.png")
+
+    def _end_profile(self) -> None:
+        if self._profiling:
+            self._profiling = False
+            jax.profiler.stop_trace()
 
     def _read_rows(self, start_step: int) -> list[dict[str, Any]]:
         """Rows of an earlier part of the run, up to the step it resumes from."""
@@ -151,7 +195,9 @@ class Reporter:
         if start_step == 0 or not path.exists():
             return []
         rows = csv.DictReader(io.StringIO(path.read_text()))
-        kept = [{k: v for k, v in row.items() if v} for row in rows if int(row["step"]) <= start_step]
+        kept = [
+            {k: v for k, v in row.items() if v} for row in rows if int(row["step"]) <= start_step
+        ]
         return [{k: int(v) if k == "step" else float(v) for k, v in row.items()} for row in kept]
 
     def _flush(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 from xlnet_jax.tasks.sampling import PretrainingDataConfig
 from xlnet_jax.training.checkpoint import CheckpointConfig
-from xlnet_jax.training.optimizer import OptimizerConfig
+from xlnet_jax.training.optimizer import OptimizerConfig, make_schedule
 from xlnet_jax.training.reporting import ReportConfig
 
 T = TypeVar("T")
@@ -92,6 +93,9 @@ def parse(config: Mapping[str, Any]) -> Settings:
     """
     sections = {"model", "data", "optimizer", "train", "checkpoint", "report"}
     _check_keys("", config, sections | {"seed"})
+    for name in sorted(sections):
+        if not isinstance(config[name], Mapping):
+            raise ValueError(f"config.{name} must be a section of keys, got {config[name]!r}")
     data, model = dict(config["data"]), dict(config["model"])
     path_names = _names(Paths)
     network_names = _names(XLNetConfig)
@@ -99,9 +103,9 @@ def parse(config: Mapping[str, Any]) -> Settings:
     data_names = _names(PretrainingDataConfig) - {"seed"}
     _check_keys("data.", data, path_names | data_names)
     _check_keys("model.", model, network_names | run_names)
-    data_config = PretrainingDataConfig(
-        seed=config["seed"], **{k: data[k] for k in data_names}
-    )
+    _check_types("data.", data, Paths)
+    _check_types("model.", model, RunConfig)
+    data_config = PretrainingDataConfig(seed=config["seed"], **{k: data[k] for k in data_names})
     data_config.validate()
     settings = Settings(
         seed=config["seed"],
@@ -119,6 +123,7 @@ def parse(config: Mapping[str, Any]) -> Settings:
         checkpoint=_section(CheckpointConfig, "checkpoint", config),
         report=_section(ReportConfig, "report", config),
     )
+    make_schedule(settings.optimizer, settings.train.steps)  # raises if they do not fit
     if not settings.paths.train:
         raise ValueError("data.train is empty; set --config.data.train=DIR of `xlnet-jax corpus`")
     return settings
@@ -126,7 +131,26 @@ def parse(config: Mapping[str, Any]) -> Settings:
 
 def _section(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
     _check_keys(f"{name}.", config[name], _names(kind))
+    _check_types(f"{name}.", config[name], kind)
     return kind(**config[name])
+
+
+_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("text", (str,)),
+}
+
+
+def _check_types(prefix: str, values: Mapping[str, Any], kind: Any) -> None:
+    """Raises ValueError if a value is not of the plain type that the field of `kind` declares."""
+    hints = typing.get_type_hints(kind)
+    for name, value in values.items():
+        wanted, types = _KINDS.get(hints.get(name, object), ("anything", (object,)))
+        wrong_bool = isinstance(value, bool) and types in ((int,), (int, float))
+        if wrong_bool or not isinstance(value, types):
+            raise ValueError(f"{prefix}{name} must be {wanted}, got {value!r}")
 
 
 def _names(kind: Any) -> set[str]:

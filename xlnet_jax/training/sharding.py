@@ -12,20 +12,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 DATA = "data"
 
 
-def make_mesh(global_batch_size: int, rows_per_group: int, accumulation_steps: int) -> Mesh:
-    """A mesh of all devices along the batch.
+def make_mesh() -> Mesh:
+    """A mesh of all devices along the batch."""
+    return Mesh(np.array(jax.devices()), (DATA,))
 
-    Raises ValueError if the batch cannot be cut evenly over devices and accumulation steps.
+
+def check_batch_size(key: str, size: int, rows_per_group: int, accumulation_steps: int) -> None:
+    """Raises ValueError if a batch cannot be cut evenly over devices and accumulation steps.
+
+    `key` is the config key that says the size.
     """
-    devices = jax.devices()
-    parts = len(devices) * accumulation_steps * rows_per_group
-    if global_batch_size % parts:
-        pairs = f" × {rows_per_group} (data.bi_data pairs rows)" if rows_per_group > 1 else ""
-        raise ValueError(
-            f"train.batch_size must be a multiple of {parts} = {len(devices)} devices ×"
-            f" {accumulation_steps} train.accumulation_steps{pairs}, got {global_batch_size}"
-        )
-    return Mesh(np.array(devices), (DATA,))
+    devices = jax.device_count()
+    parts = devices * accumulation_steps * rows_per_group
+    if size % parts:
+        factors = [f"{devices} {'device' if devices == 1 else 'devices'}"]
+        if accumulation_steps > 1:
+            factors.append(f"{accumulation_steps} train.accumulation_steps")
+        if rows_per_group > 1:
+            factors.append(f"{rows_per_group} (data.bi_data pairs rows)")
+        raise ValueError(f"{key} must be a multiple of {parts} = {' × '.join(factors)}, got {size}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -70,20 +70,25 @@ def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
 def fingerprints(tree: Any) -> dict[str, UInt32[Array, ""]]:
     """A checksum of the bits of every leaf, by path.
 
-    A sum modulo 2^32 of words weighted by an odd hash of their index: any single changed bit
-    changes it, and integer sums are the same however the leaf is laid out over devices.
+    A sum modulo 2^32 of words, each mixed one-to-one with its index: a change within one word
+    always changes it, swapped words do with near certainty, and integer sums are the same however
+    the leaf is laid out over devices.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): _fingerprint(leaf) for path, leaf in leaves}
 
 
 def _fingerprint(leaf: Array) -> UInt32[Array, ""]:
-    words = jax.lax.bitcast_convert_type(
-        leaf, {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-    ).astype(jnp.uint32)
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    words = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
     index = jnp.zeros(words.shape, jnp.uint32)
-    for axis, stride in enumerate(np.cumprod((1, *words.shape[:0:-1]))[::-1] if words.ndim else ()):
+    stride = 1
+    for axis in reversed(range(words.ndim)):
         iota = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        index += iota * np.uint32(int(stride) % 2**32)
-    weight = ((index * np.uint32(0x9E3779B9)) ^ (index >> 15)) | np.uint32(1)
-    return jnp.sum(words * weight, dtype=jnp.uint32)
+        index += iota * np.uint32(stride % 2**32)
+        stride *= words.shape[axis]
+    # The last steps of MurmurHash3; each is one-to-one on 32 bits.
+    mixed = words + index * np.uint32(0x9E3779B9)
+    mixed = (mixed ^ (mixed >> 16)) * np.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 13)) * np.uint32(0xC2B2AE35)
+    return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)

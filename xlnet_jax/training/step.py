@@ -48,7 +48,7 @@ def make_train_step(
         weight = jnp.maximum(sums.weight, 1.0)
         loss = sums.total / weight
         gradients = jax.tree.map(lambda g: g / weight, gradients)
-        grad_norm = optax.global_norm(gradients)
+        grad_norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         fresh = state.step % report_every == 0
         window = jax.tree.map(lambda w: jnp.where(fresh, jnp.zeros_like(w), w), state.window)
@@ -99,9 +99,7 @@ def _gradients(
         return carry, sums.memory
 
     zeros = (jax.tree.map(jnp.zeros_like, state.params), jnp.zeros([]), jnp.zeros([]))
-    (gradients, total, weight), memories = jax.lax.scan(
-        add, zeros, (micro_batches, memories, keys)
-    )
+    (gradients, total, weight), memories = jax.lax.scan(add, zeros, (micro_batches, memories, keys))
     memory = None if memories is None else _join(memories, group, 1)
     return gradients, LossSum(total, weight, memory)
 
@@ -111,17 +109,16 @@ def _cut(x: Array, parts: int, group: int, axis: int) -> Array:
 
     Strided rather than in blocks, so that with rows cut over devices no row changes its device.
     """
-    shape = x.shape[:axis] + (-1, parts, group) + x.shape[axis + 1 :]
+    shape = (*x.shape[:axis], -1, parts, group, *x.shape[axis + 1 :])
     x = jnp.moveaxis(x.reshape(shape), axis + 1, 0)
     return x.reshape(parts, *x.shape[1 : axis + 1], -1, *x.shape[axis + 3 :])
 
 
 def _join(x: Array, group: int, axis: int) -> Array:
     """The inverse of `_cut`."""
-    parts = x.shape[0]
     x = x.reshape(*x.shape[: axis + 1], -1, group, *x.shape[axis + 2 :])
     x = jnp.moveaxis(x, 0, axis + 1)
-    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 3 :]) if parts else x
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 3 :])
 
 
 def make_eval_step(task: Task) -> Callable[[Any, EvalSums, Batch], EvalSums]:

@@ -84,14 +84,20 @@ def compare_configs(
     stored: Mapping[str, Any], current: Mapping[str, Any]
 ) -> tuple[list[str], list[str]]:
     """Lines for keys that differ and may, and for keys that differ and must not."""
+    lines = differing({"config": stored}, {"config": current})
+    allowed = [line for line in lines if line.removeprefix("config.").startswith(_FREE)]
+    return allowed, [line for line in lines if line not in allowed]
+
+
+def differing(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """One line for each key of either that has another value in the other."""
     old, new = _flatten(stored), _flatten(current)
-    allowed, forbidden = [], []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key, "(missing)"), new.get(key, "(missing)")
-        if before != after:
-            line = f"config.{key}: {before!r} in the checkpoint, {after!r} now"
-            (allowed if key.startswith(_FREE) else forbidden).append(line)
-    return allowed, forbidden
+    missing = "(missing)"
+    return [
+        f"{key}: {old.get(key, missing)!r} in the checkpoint, {new.get(key, missing)!r} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, missing) != new.get(key, missing)
+    ]
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
