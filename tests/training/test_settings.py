@@ -1,0 +1,151 @@
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import xlnet_jax
+from configs import demo, pretrain
+from xlnet_jax.model.config import RunConfig, XLNetConfig
+from xlnet_jax.tasks.data_config import PretrainingDataConfig
+from xlnet_jax.training.checkpoint import CheckpointConfig
+from xlnet_jax.training.optimizer import OptimizerConfig
+from xlnet_jax.training.reporting import ReportConfig
+from xlnet_jax.training.settings import Paths, TrainConfig, parse
+
+PACKAGE = Path(xlnet_jax.__file__).parent
+SECTIONS = (
+    XLNetConfig,
+    RunConfig,
+    Paths,
+    PretrainingDataConfig,
+    OptimizerConfig,
+    TrainConfig,
+    CheckpointConfig,
+    ReportConfig,
+)
+
+
+def config(**changes):
+    """A whole config; `changes` by key, with __ for the point."""
+    values = pretrain.get_config("tiny").to_dict() | {}
+    values["data"]["train"] = "shards"
+    for name, value in changes.items():
+        section, _, key = name.rpartition("__")
+        (values[section] if section else values)[key] = value
+    return values
+
+
+def named_configs():
+    for size in pretrain.SIZES:
+        for behaviour in ("", ",behaviour=fixed", ",behaviour=reference"):
+            yield f"pretrain.py:{size}{behaviour}", pretrain.get_config(size + behaviour)
+    yield "demo.py", demo.get_config()
+
+
+@pytest.mark.parametrize(("name", "named"), list(named_configs()), ids=lambda x: str(x)[:40])
+def test_every_named_config_is_accepted(name, named):
+    del name
+    named.data.train = "shards"
+    parsed = parse(named.to_dict())
+    assert parsed.train.steps == named.train.steps
+    assert parsed.optimizer.learning_rate == named.optimizer.learning_rate
+    assert parsed.run.bi_data == named.data.bi_data
+    assert parsed.run.reuse_len == named.data.reuse_len
+    assert parsed.network(32000).n_layer == named.model.n_layer
+
+
+def read_attributes():
+    """Names read as an attribute anywhere in the package outside __post_init__."""
+    names = set()
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        checks = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.name in ("__post_init__", "validate")
+        ]
+        inside = {id(node) for check in checks for node in ast.walk(check)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and id(node) not in inside:
+                names.add(node.attr)
+    return names
+
+
+def test_every_key_of_a_config_is_read_somewhere():
+    read = read_attributes()
+    unread = [
+        f"{section.__name__}.{field.name}"
+        for section in SECTIONS
+        for field in dataclasses.fields(section)
+        if field.name not in read
+    ]
+    assert unread == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "config.data.seed is -1|seed must be"),
+        ({"seed": None}, "seed is None"),
+        ({"train__steps": 0}, "train.steps must be at least 1, got 0"),
+        ({"train__steps": None}, "train.steps must be a whole number, got None"),
+        ({"train__steps": 10.5}, "train.steps must be a whole number, got 10.5"),
+        ({"train__steps": True}, "train.steps must be a whole number, got True"),
+        ({"train__batch_size": 0}, "train.batch_size must be at least 1, got 0"),
+        ({"train__accumulation_steps": 0}, "train.accumulation_steps must be at least 1"),
+        ({"train__eval_every": -1}, "train.eval_every must be 0 or more, got -1"),
+        ({"train__eval_steps": -1}, "train.eval_steps must be 0 or more, got -1"),
+        ({"train__eval_batch_size": -2}, "train.eval_batch_size must be 0 or more, got -2"),
+        ({"optimizer__learning_rate": "1e-4"}, "learning_rate must be a number, got '1e-4'"),
+        ({"optimizer__clip": None}, "optimizer.clip must be a number, got None"),
+        ({"checkpoint__asynchronous": 1}, "checkpoint.asynchronous must be true or false, got 1"),
+        ({"checkpoint__save_every": 0}, "checkpoint.save_every must be at least 1, got 0"),
+        ({"report__log_every": 0}, "report.log_every must be at least 1, got 0"),
+        ({"report__profile_steps": 0}, "report.profile_steps must be at least 1, got 0"),
+        ({"data__train": ""}, "data.train is empty; set --config.data.train=DIR"),
+        ({"data__train": None}, "data.train must be text, got None"),
+        ({"data__reuse_len": 124}, "config.data.reuse_len is 124; .* must be at most 123"),
+        ({"data__perm_size": 65}, "config.data.perm_size is 65; it must be at most 64"),
+        ({"data__num_predict": 200}, "config.data.num_predict is 200; it must be at most"),
+        ({"data__num_predict": 0}, "config.data.num_predict is 0; it must be a whole number"),
+        ({"data__seq_len": 0}, "config.data.seq_len is 0; it must be a whole number"),
+        ({"model__mem_len": -1}, "model.mem_len must be 0 or more, got -1"),
+        ({"model__mem_len": None}, "model.mem_len must be a whole number, got None"),
+        ({"model__dropout": 1.0}, r"model.dropout must be in \[0, 1\), got 1.0"),
+        ({"model__dropout": None}, "model.dropout must be a number, got None"),
+        ({"model__dtype": "float16"}, "model.dtype must be one of .*, got 'float16'"),
+        ({"model__d_model": 127}, "model.d_model must be even, got 127"),
+        ({"model": 3}, "config.model must be a section of keys, got 3"),
+        ({"train__stepz": 3}, "keys that nothing reads: train.stepz; known here: .*train.steps"),
+        ({"model__bi_data": True}, "keys that nothing reads: model.bi_data"),
+        ({"speed": 3}, "keys that nothing reads: speed"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(changes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        parse(config(**changes)).network(100)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["seed", "model", "train.steps", "data.train", "model.n_layer"])
+def test_a_missing_key_is_named(key):
+    values = config()
+    section, _, name = key.rpartition(".")
+    del (values[section] if section else values)[name]
+    with pytest.raises(ValueError, match=f"the config lacks {key}"):
+        parse(values)
+
+
+@pytest.mark.parametrize("mem_len", [0, 1, 5000])
+def test_any_length_of_memory_fits(mem_len):
+    assert parse(config(model__mem_len=mem_len)).run.mem_len == mem_len
+
+
+def test_the_size_of_the_vocabulary_is_taken_or_compared():
+    assert parse(config(model__n_token=0)).network(123).n_token == 123
+    assert parse(config(model__n_token=123)).network(123).n_token == 123
+    with pytest.raises(
+        ValueError, match=r"model.n_token is 99, but the vocabulary of data.train has 123 pieces"
+    ):
+        parse(config(model__n_token=99)).network(123)
