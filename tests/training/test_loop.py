@@ -1,0 +1,198 @@
+"""The loop with a task that compiles at once: the order of things, signals, reports."""
+
+import csv
+import functools
+import os
+import signal
+
+import jax
+import optax
+import pytest
+
+from configs import pretrain
+from tests.training.toy import ToyTask
+from xlnet_jax.training import sharding
+from xlnet_jax.training.checkpoint import Checkpointer, abstract_state
+from xlnet_jax.training.evaluation import Evaluator
+from xlnet_jax.training.loop import Loop, due
+from xlnet_jax.training.reporting import COLUMNS, Reporter
+from xlnet_jax.training.settings import parse
+from xlnet_jax.training.state import make_state, state_shardings
+from xlnet_jax.training.step import make_train_step
+
+
+def settings(**changes):
+    config = pretrain.get_config("tiny")
+    values = {
+        "data.train": "unused",
+        "train.steps": 10,
+        "train.eval_every": 5,
+        "optimizer.warmup_steps": 1,
+        "checkpoint.save_every": 4,
+        "report.log_every": 2,
+        "report.tensorboard": False,
+        **{name.replace("__", "."): value for name, value in changes.items()},
+    }
+    config.update_from_flattened_dict(values)
+    return parse(config.to_dict())
+
+
+def run(workdir, task=None, start=None, **changes):
+    """Runs the loop on the toy task; the final state."""
+    task, config, optimizer = task or ToyTask(4), settings(**changes), optax.adam(0.05)
+    mesh = sharding.make_mesh()
+    new_state = functools.partial(make_state, task, optimizer, 0)
+    shardings = state_shardings(jax.eval_shape(new_state), mesh)
+    step = make_train_step(task, optimizer, seed=0, report_every=config.report.log_every)
+    checkpointer = Checkpointer(str(workdir), config.checkpoint)
+    abstract = abstract_state(jax.eval_shape(new_state), shardings)
+    restored = checkpointer.restore(abstract)
+    state = restored.tree if restored else jax.jit(new_state, out_shardings=shardings)()
+    reporter = Reporter(
+        str(workdir), config.report, train_steps=config.train.steps, start_step=int(state.step)
+    )
+    loop = Loop(
+        settings=config,
+        task=task,
+        mesh=mesh,
+        train_step=jax.jit(step, donate_argnums=0, out_shardings=shardings),
+        evaluate=Evaluator(task, mesh, 4),
+        schedule=lambda step: 0.05,
+        checkpointer=checkpointer,
+        reporter=reporter,
+        stored={},
+        steps_per_epoch=5,
+        peak_flops=1e9,
+    )
+    try:
+        reporter.start()
+        return loop.run(state)
+    finally:
+        reporter.close()
+        checkpointer.close()
+
+
+def saved(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def rows(workdir):
+    with (workdir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def kinds(workdir):
+    return [(int(row["step"]), "loss" if row["loss"] else "heldout") for row in rows(workdir)]
+
+
+def test_due():
+    assert [step for step in range(1, 12) if due(step, 4, 11)] == [4, 8, 11]
+    assert [step for step in range(1, 12) if due(step, 0, 11)] == []
+
+
+def test_what_is_due_is_done(tmp_path):
+    run(tmp_path)
+    assert saved(tmp_path) == [4, 8, 10]
+    wanted = [(2, "loss"), (4, "loss"), (5, "heldout"), (6, "loss"), (8, "loss"), (10, "loss")]
+    assert kinds(tmp_path) == [*wanted, (10, "heldout")]
+    assert list(rows(tmp_path)[0]) == list(COLUMNS)
+    first = rows(tmp_path)[0]
+    assert float(first["epoch"]) == 2 / 5
+    assert float(first["learning_rate"]) == 0.05
+    assert float(first["tokens_per_second"]) > 0
+
+
+class TellingTask(ToyTask):
+    """Sends this process a signal while the batch of a step is fetched."""
+
+    def __init__(self, at):
+        super().__init__(4)
+        self.at, self.closed = at, False
+
+    def train_batches(self, start_step, rows):
+        try:
+            for step, batch in enumerate(super().train_batches(start_step, rows), start_step):
+                if step == self.at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+        finally:
+            self.closed = True
+
+
+def test_sigterm_saves_stops_and_leaves_signals_as_they_were(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    task = TellingTask(at=6)
+    state = run(tmp_path, task)
+    assert int(state.step) == 7
+    assert saved(tmp_path) == [4, 7]
+    assert "SIGTERM: stopped at step 7; all of it is saved" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert task.closed
+
+
+def test_stopped_and_resumed_is_not_stopped(tmp_path):
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", TellingTask(at=2))
+    run(tmp_path / "parts", TellingTask(at=6))
+    resumed = run(tmp_path / "parts")
+    for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole), strict=True):
+        assert a.tobytes() == b.tobytes()
+    timing = {"tokens_per_second", "mfu"}
+    got, wanted = (
+        [{k: v for k, v in row.items() if k not in timing} for row in rows(tmp_path / name)]
+        for name in ("parts", "whole")
+    )
+    assert got == wanted
+
+
+def test_rows_beyond_the_checkpoint_are_taken_back(tmp_path):
+    run(tmp_path)
+    before = kinds(tmp_path)
+    for step in (8, 10):  # as if the run had died before these were saved
+        for path in sorted((tmp_path / "checkpoints" / str(step)).rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        (tmp_path / "checkpoints" / str(step)).rmdir()
+    run(tmp_path)
+    assert kinds(tmp_path) == before
+
+
+def test_a_bad_step_stops_the_run_and_leaves_the_checkpoint_before(tmp_path):
+    task = ToyTask(4, poisoned_step=6)
+    message = (
+        r"not finite at step 6; the last good checkpoint is step 4 in .*checkpoints\. Lower"
+        r" config\.optimizer\.learning_rate"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        run(tmp_path, task)
+    assert saved(tmp_path) == [4]
+    assert kinds(tmp_path)[-1] == (6, "loss")
+    run(tmp_path)  # without the poison the same folder goes on
+    assert saved(tmp_path) == [4, 8, 10]
+
+
+def test_a_bad_step_before_any_checkpoint(tmp_path):
+    with pytest.raises(FloatingPointError, match="at step 1; no checkpoint yet in"):
+        run(tmp_path, ToyTask(4, poisoned_step=1))
+
+
+@pytest.mark.parametrize(("start", "steps"), [(2, 3), (8, 100)])
+def test_the_profiler_writes_a_trace(tmp_path, start, steps):
+    run(tmp_path, report__profile_start=start, report__profile_steps=steps)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_run_resumed_inside_the_traced_steps_goes_on(tmp_path):
+    run(tmp_path, TellingTask(at=3))
+    run(tmp_path, report__profile_start=2, report__profile_steps=4)
+    assert saved(tmp_path) == [4, 8, 10]
+    assert not (tmp_path / "profile").exists()
+
+
+def test_lines_where_there_is_no_terminal(tmp_path, capsys):
+    run(tmp_path)
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert lines[0].startswith("step 2 of 10: loss ")
+    assert len(lines) == 7
+    assert shown.err == ""
+    assert "\r" not in shown.out
