@@ -22,7 +22,7 @@ from xlnet_jax.data import pipeline
 from xlnet_jax.model import visibility
 from xlnet_jax.model.config import XLNetConfig
 from xlnet_jax.model.heads import PermutationLanguageModel
-from xlnet_jax.tasks.sampling import PretrainingSource
+from xlnet_jax.tasks.sources import Source
 from xlnet_jax.tasks.task import Batch, LossSum, Params
 
 _EXAMPLES_PER_BLOCK = 256  # drawn together by the input pipeline
@@ -40,8 +40,8 @@ class PretrainingTask:
     """
 
     model: PermutationLanguageModel
-    source: PretrainingSource
-    heldout: PretrainingSource | None = None
+    source: Source
+    heldout: Source | None = None
     eval_steps: int = 0
 
     @property
@@ -128,9 +128,7 @@ class PretrainingTask:
         }
 
 
-def _batches(
-    source: PretrainingSource, start_step: int, rows: slice
-) -> Generator[dict[str, np.ndarray]]:
+def _batches(source: Source, start_step: int, rows: slice) -> Generator[dict[str, np.ndarray]]:
     steps_per_block = max(1, _EXAMPLES_PER_BLOCK // max(1, rows.stop - rows.start))
     return pipeline.iterate(
         lambda first, count: source.block(first, count, rows),

@@ -9,6 +9,8 @@ from xlnet_jax.tasks.data_config import PretrainingDataConfig
 from xlnet_jax.tasks.record_source import RecordSource
 from xlnet_jax.tasks.sampling import PretrainingSource
 
+Source = PretrainingSource | RecordSource
+
 
 def open_source(
     data: str,
@@ -18,7 +20,7 @@ def open_source(
     vocab_size: int | None = None,
     batch_key: str = "config.train.batch_size",
     cache_dir: epath.PathLike | None = None,
-) -> PretrainingSource | RecordSource:
+) -> Source:
     """Token shards, or folders of the original's records joined by commas as in its own flag.
 
     Of records, those of the split "train" are taken, or those of the only other split there is;

@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 
 from xlnet_jax.data.manifest import Manifest, differences
 from xlnet_jax.model.heads import PermutationLanguageModel
-from xlnet_jax.tasks import sampling
+from xlnet_jax.tasks import sources
 from xlnet_jax.tasks.pretraining import PretrainingTask
 from xlnet_jax.training import sharding
 from xlnet_jax.training.settings import Settings
@@ -57,15 +57,22 @@ def eval_batch_size(settings: Settings) -> int:
     return settings.train.eval_batch_size or settings.train.batch_size
 
 
-def _open(folder: str, settings: Settings, batch_size: int, key: str) -> sampling.PretrainingSource:
-    return sampling.open_source(
-        folder, settings.data, batch_size, batch_key=key, cache_dir=settings.paths.cache or None
+def _open(folder: str, settings: Settings, batch_size: int, key: str) -> sources.Source:
+    return sources.open_source(
+        folder,
+        settings.data,
+        batch_size,
+        vocab_size=settings.n_token or None,
+        batch_key=key,
+        cache_dir=settings.paths.cache or None,
     )
 
 
 def _compare_manifests(train: Manifest, heldout: Manifest, settings: Settings) -> None:
     wanted = train.to_json()
-    same = ("vocab_size", "tokenizer_sha256", "normalization", "use_eod", "special_ids", "dtype")
+    same = ["vocab_size", "special_ids"]
+    if train.tokenizer_sha256 and heldout.tokenizer_sha256:  # the original's records tell no more
+        same += ["tokenizer_sha256", "normalization", "use_eod", "dtype"]
     if lines := differences(heldout, {key: wanted[key] for key in same}):
         raise ValueError(
             f"data.heldout={settings.paths.heldout} was not made like"

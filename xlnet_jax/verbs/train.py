@@ -58,6 +58,9 @@ def run(args: argparse.Namespace) -> int:
 
     config = config_files.load(args.config, args.overrides)
 
+    from xlnet_jax.training import host_memory
+
+    host_memory.keep_freed_memory()  # before the heavy imports, which start threads
     from xlnet_jax.training import run as training_run
 
     training_run.train(config.to_dict(), args.workdir)
