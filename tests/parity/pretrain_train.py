@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,19 +83,27 @@ class GoldenTask:
         return LossSum((losses * weights).sum(), weights.sum(), output.memory)
 
 
+@functools.lru_cache
+def train_step_of(folder: Path) -> Callable[[TrainState, dict[str, Any]], TrainState]:
+    """Compiled once for a chain and its resumed half."""
+    options = json.loads((folder / "meta.json").read_text())["options"]
+    config, params = mc.load_model(folder)
+    optimizer = make_optimizer(optimizer_config(options), options["train_steps"], params["params"])
+    task: Any = GoldenTask(PermutationLanguageModel(config, mc.run_config(options)))
+    return jax.jit(make_train_step(task, optimizer, seed=0, dropout=False))
+
+
 def run_chain(folder: Path, meta: dict[str, Any], resume: bool = False) -> Result:
     options = meta["options"]
     features = dict(np.load(folder / "inputs.npz"))
     wanted = dict(np.load(folder / "outputs.npz"))
     config, params = mc.load_model(folder)
     layout = mc.Layout(features["input_k"].shape[1], bi_data=options["bi_data"])
-    model = PermutationLanguageModel(config, mc.run_config(options))
     optimizer = make_optimizer(optimizer_config(options), options["train_steps"], params["params"])
     state = initial_state(config, params["params"], optimizer, layout, options)
     if resume:
         state = restored_state(folder / "mid_model.ckpt", config, state, layout, wanted["mid_mems"])
-    task: Any = GoldenTask(model)
-    run_step = jax.jit(make_train_step(task, optimizer, seed=0, dropout=False))
+    run_step = train_step_of(folder)
     results: dict[str, tuple[float, float]] = {}
     losses, norms, first = [], [], int(state.step)
     for index in range(first, meta["steps"]):

@@ -135,16 +135,23 @@ def _position_gradients(
             lambda x: positions.shift_queries(x, by_direction, num_keys), raw
         )(d_scores)
         d_q = _product("GNbIR,GNRH->GNbIH", d_raw, r)
-        d_r = _product("GNbIH,GNbIR->GNHR", q, d_raw).swapaxes(-1, -2)
+        d_r = _code_gradient(q, d_raw)
         return d_q.astype(q.dtype), d_r.astype(r.dtype)
     d_q_parts, d_r = [], jnp.zeros(r.shape, jnp.float32)
     for first, end in _blocks(num_tokens):
         near = slice(num_tokens - end, num_tokens - first + num_keys)
         d_raw = positions.unshift_content(d_scores[..., first:end, :])
         d_q_parts.append(_product("GNbIR,GNRH->GNbIH", d_raw, r[:, :, near]))
-        d_r_part = _product("GNbIH,GNbIR->GNHR", q[..., first:end, :], d_raw)
-        d_r = d_r.at[:, :, near].add(d_r_part.swapaxes(-1, -2))
+        d_r = d_r.at[:, :, near].add(_code_gradient(q[..., first:end, :], d_raw))
     return jnp.concatenate(d_q_parts, axis=-2).astype(q.dtype), d_r.astype(r.dtype)
+
+
+def _code_gradient(
+    q: Float[Array, "G N b I H"], d_raw: Float[Array, "G N b I R"]
+) -> Float[Array, "G N R H"]:
+    # b and I as one axis K: XLA on CPU has no bfloat16 product that sums over two axes.
+    q_GNKH, d_raw_GNKR = (x.reshape(*x.shape[:2], -1, x.shape[-1]) for x in (q, d_raw))
+    return _product("GNKH,GNKR->GNHR", q_GNKH, d_raw_GNKR).swapaxes(-1, -2)
 
 
 def _by_direction(tokens: Int[Array, "B I"], directions: int) -> Int[Array, "G b I"]:
