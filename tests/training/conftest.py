@@ -35,10 +35,11 @@ def other_shards(shared_folder):
 
 
 @pytest.fixture(scope="session")
-def compilation_cache(shared_folder):
-    """JAX's cache of compiled programs, shared by the processes that tests start."""
+def quick_start(shared_folder):
+    """Environment of the processes that tests start: compiled with haste, and only once."""
     return {
         **os.environ,
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "JAX_COMPILATION_CACHE_DIR": str(shared_folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -170,6 +170,13 @@ def test_a_bad_step_stops_the_run_and_leaves_the_checkpoint_before(tmp_path):
     assert saved(tmp_path) == [4, 8, 10]
 
 
+def test_a_bad_state_is_never_saved(tmp_path):
+    """Also where a save comes before the next report."""
+    with pytest.raises(FloatingPointError, match="at step 5; the last good checkpoint is step 4"):
+        run(tmp_path, ToyTask(4, poisoned_step=5), report__log_every=10)
+    assert saved(tmp_path) == [4]
+
+
 def test_a_bad_step_before_any_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match="at step 1; no checkpoint yet in"):
         run(tmp_path, ToyTask(4, poisoned_step=1))

@@ -62,12 +62,12 @@ def rows(workdir):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(shards, compilation_cache, shared_folder):
+def undisturbed(shards, quick_start, shared_folder):
     """The work directory of a run that nothing stopped."""
     workdir = shared_folder / "undisturbed"
     with tiny_run.only_one(shared_folder):
         if not (workdir / "curves.png").exists():
-            finish(start(shards, workdir, compilation_cache))
+            finish(start(shards, workdir, quick_start))
     return workdir
 
 
@@ -115,22 +115,22 @@ def terminate_at(process, start_of_line):
 
 
 def test_an_interrupted_run_ends_like_the_undisturbed_one(
-    shards, compilation_cache, undisturbed, tmp_path
+    shards, quick_start, undisturbed, tmp_path
 ):
     workdir = tmp_path / "run"
     # Killed while a checkpoint is being written.
-    process = start(shards, workdir, compilation_cache)
+    process = start(shards, workdir, quick_start)
     kill_when(process, lambda: newest(workdir) >= 3 and half_written(workdir))
     assert half_written(workdir)
 
     # Killed anywhere.
-    process = start(shards, workdir, compilation_cache)
+    process = start(shards, workdir, quick_start)
     wait = random.Random(time.time_ns()).uniform(0, 0.1)
     kill_when(process, lambda: newest(workdir) >= 18 and time.sleep(wait) is None)
     killed_behind = newest(workdir)
 
     # Asked to stop, by a signal that comes twice.
-    process = start(shards, workdir, compilation_cache)
+    process = start(shards, workdir, quick_start)
     shown = terminate_at(process, f"step {killed_behind // 5 * 5 + 10} of")
     assert f"resuming at step {killed_behind}\n" in shown
     assert f"SIGTERM: stopped at step {newest(workdir)}; all of it is saved" in shown
@@ -138,7 +138,7 @@ def test_an_interrupted_run_ends_like_the_undisturbed_one(
     assert killed_behind < stopped_at < STEPS
     assert half_written(workdir) == []
 
-    shown = finish(start(shards, workdir, compilation_cache))
+    shown = finish(start(shards, workdir, quick_start))
     assert f"resuming at step {stopped_at}\n" in shown
     got, wanted = contents(workdir, STEPS), contents(undisturbed, STEPS)
     assert got.keys() == wanted.keys()

@@ -75,6 +75,12 @@ def test_the_loss_is_the_mean_over_all_targets_of_the_batch(parts):
     np.testing.assert_allclose(state.window.loss, wanted, rtol=1e-5)
     assert float(state.window.targets) == 9
 
+    def mean_loss(params):
+        return task.loss(params, batch, task.init_memory(4), None).total / 9
+
+    norm = optax.tree.norm(jax.grad(mean_loss)(params))
+    np.testing.assert_allclose(state.window.grad_norm, norm, rtol=1e-5)
+
 
 def test_a_batch_without_targets_changes_no_parameter():
     task = ToyTask(4)

@@ -65,8 +65,7 @@ def make_train_step(
             ),
         )
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (state.bad_step < 0)
-        first_bad = jnp.where(state.bad_step < 0, state.step, state.bad_step)
-        stopped = state.replace(bad_step=first_bad)
+        stopped = state.replace(bad_step=state.step)  # which moves no further from here
         return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, stopped)
 
     return train_step
