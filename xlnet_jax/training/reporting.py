@@ -171,7 +171,7 @@ class Reporter:
         if step == first:
             jax.profiler.start_trace(str(self.folder / "profile"))
             self._profiling = True
-        elif self._profiling and step == first + self._config.profile_steps:
+        elif step == first + self._config.profile_steps:
             self._end_profile()
 
     def close(self) -> None:
