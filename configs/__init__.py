@@ -1,0 +1,1 @@
+"""Config files: what to train, with which numbers."""

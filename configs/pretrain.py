@@ -10,14 +10,14 @@ in pieces, Adam without bias correction when weights decay) instead of our fixes
     base       XLNet-Base, 12 layers of 768. The paper publishes no recipe; this is that of the
                large model (v1) with batch 512. Hardware: any TPU slice; on few devices raise
                train.accumulation_steps.
-    large      XLNet-Large as in the paper (v2, table 7): batch 8,192, 500,000 steps. The authors used
-               512 TPU v3 chips for 5.5 days. Scores: MNLI 90.8, SQuAD 2.0 F1 90.6, RACE 85.4.
+    large      XLNet-Large as in the paper (v2, table 7): batch 8,192, 500,000 steps. The authors
+               used 512 TPU v3 chips for 5.5 days. Scores: MNLI 90.8, SQuAD 2.0 F1 90.6, RACE 85.4.
     large_v1   XLNet-Large as first published: batch 2,048, learning rate 1e-5 as printed there.
                512 TPU v3 chips for 2.5 days. Scores: MNLI 89.8, SQuAD 2.0 F1 88.8, RACE 81.75.
-    mid_zh     Chinese-XLNet-mid, 24 layers of 768: batch 32, 2 million steps, about three weeks on a
-               Cloud TPU v3-8. Final loss 1.3318; CMRC 2018 dev EM/F1 66.8/88.4.
-    base_zh    Chinese-XLNet-base, 12 layers of 768: the same for 4 million steps. Final loss 1.5113;
-               CMRC 2018 dev EM/F1 65.2/86.9.
+    mid_zh     Chinese-XLNet-mid, 24 layers of 768: batch 32, 2 million steps, about three weeks on
+               a Cloud TPU v3-8. Final loss 1.3318; CMRC 2018 dev EM/F1 66.8/88.4.
+    base_zh    Chinese-XLNet-base, 12 layers of 768: the same for 4 million steps. Final loss
+               1.5113; CMRC 2018 dev EM/F1 65.2/86.9.
 
 Scores are those the authors published, after fine-tuning; none is ours.
 """

@@ -34,10 +34,10 @@ def write_text(path: Path) -> None:
     path.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
 
 
-def run(command: list[str]) -> str:
-    """Prints a command, runs it with its progress shown, and returns its last line of output."""
-    print(f"\n$ {shlex.join(command)}", flush=True)
-    program = [sys.executable, "-m", "xlnet_jax", *command[1:]]
+def run(*command: str) -> str:
+    """Prints an `xlnet-jax` command, runs it with its progress shown; its last line of output."""
+    print(f"\n$ xlnet-jax {shlex.join(command)}", flush=True)
+    program = [sys.executable, "-m", "xlnet_jax", *command]
     process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     last = ""
     assert process.stdout is not None
@@ -53,33 +53,35 @@ def main() -> None:
     """Text, vocabulary, shards, pretraining, evaluation; the last line is one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m xlnet_jax.demo", description=__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("demo_run"), help="made anew")
-    parser.add_argument("--steps", type=int, default=0, help="training steps (default: the config's)")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="training steps (default: the config's)"
+    )
     args = parser.parse_args()
     start = time.monotonic()
     workdir: Path = args.workdir
     if workdir.exists() and not (workdir / "text").is_dir() and any(workdir.iterdir()):
-        raise SystemExit(f"--workdir={workdir} holds something else than an earlier demo; give another")
+        raise SystemExit(
+            f"--workdir={workdir} holds something else than an earlier demo; give another"
+        )
     shutil.rmtree(workdir, ignore_errors=True)
     text, shards, model = workdir / "text" / "python.txt", workdir / "shards", workdir / "model"
     write_text(text)
     print(f"wrote {text}: {text.stat().st_size:,} bytes of Python's documentation")
 
-    prefix = workdir / "spiece"
-    run(
-        ["xlnet-jax", "vocab", f"--input={text}", f"--output_prefix={prefix}"]
-        + [f"--vocab_size={VOCAB_SIZE}"]
-    )
-    run(
-        ["xlnet-jax", "corpus", f"--input={text}", f"--spiece_model={prefix}.model"]
-        + [f"--output_dir={shards}", f"--heldout_every={HELDOUT_EVERY}"]
-    )
-    train = ["xlnet-jax", "train", "--config=configs/demo.py", f"--workdir={model}"]
-    train += [f"--config.data.train={shards}", f"--config.data.heldout={shards}/heldout"]
+    prefix, source = workdir / "spiece", f"--input={text}"
+    run("vocab", source, f"--output_prefix={prefix}", f"--vocab_size={VOCAB_SIZE}")
+    vocabulary, heldout = f"--spiece_model={prefix}.model", f"--heldout_every={HELDOUT_EVERY}"
+    run("corpus", source, vocabulary, f"--output_dir={shards}", heldout)
+    data = (f"--config.data.train={shards}", f"--config.data.heldout={shards}/heldout")
+    shorter: tuple[str, ...] = ()
     if args.steps:
-        train += [f"--config.train.steps={args.steps}"]
-        train += [f"--config.optimizer.warmup_steps={max(1, args.steps // 10)}"]
-    run(train)
-    result = json.loads(run(["xlnet-jax", "evaluate", f"--workdir={model}"]))
+        warmup = max(1, args.steps // 10)
+        shorter = (
+            f"--config.train.steps={args.steps}",
+            f"--config.optimizer.warmup_steps={warmup}",
+        )
+    run("train", "--config=configs/demo.py", f"--workdir={model}", *data, *shorter)
+    result = json.loads(run("evaluate", f"--workdir={model}"))
 
     config = json.loads((model / "config.json").read_text())
     with (model / "metrics.csv").open() as file:
