@@ -4,13 +4,13 @@ import os
 
 # Before anything imports jax or tensorflow; a test that wants more devices starts a process.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs of tests are small and run once or twice: they are compiled quickly instead of well.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import hypothesis
+
+import tests.quick_compiles  # noqa: F401
 
 # No deadline (a first call compiles). In CI the examples are the same on every run.
 hypothesis.settings.register_profile("local", deadline=None, print_blob=True)

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
 
+import tests.quick_compiles  # noqa: F401
 from tests.parity.case import Case
-
-# Before anything imports jax: nearly all time goes into compiling small programs that run once.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Folder of the goldens -> module here that runs it; every other folder is listed as not run.
 PARTS = (
