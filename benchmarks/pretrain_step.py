@@ -265,7 +265,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from xlnet_jax.training.host_memory import keep_freed_memory
+    from xlnet_jax.host_memory import keep_freed_memory
 
     keep_freed_memory()
     main()

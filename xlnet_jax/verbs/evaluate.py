@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         config = config_files.load(args.config, args.overrides)
 
-    from xlnet_jax.training import host_memory
+    from xlnet_jax import host_memory
 
     host_memory.keep_freed_memory()  # before the heavy imports, which start threads
     from xlnet_jax.training import run as training_run
