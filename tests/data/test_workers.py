@@ -14,6 +14,8 @@ from tests.data.test_corpus import CORPUS, MODEL, contents
 from xlnet_jax.data.corpus import CorpusConfig, build_corpus
 
 SCRIPT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 import multiprocessing, sys, threading, time
 from xlnet_jax.data.corpus import CorpusConfig, build_corpus
 
