@@ -20,10 +20,10 @@ def get_config() -> ConfigDict:
     config.model.attention_dropout = 0.0
     config.optimizer.learning_rate = 2e-3
     config.train.batch_size = 8
-    config.train.steps = 1_500
-    config.train.eval_every = 250
+    config.train.steps = 800
+    config.train.eval_every = 200
     config.train.eval_batch_size = 4
     config.train.eval_steps = 0
-    config.checkpoint.save_every = 500
+    config.checkpoint.save_every = 400
     config.report.log_every = 25
     return config
