@@ -1,4 +1,7 @@
-"""Output layers on top of the hidden states."""
+"""Output layers on top of the hidden states; that of span extraction is in `span_head`.
+
+All logits are float32. Every model keeps the network's own parameters under "xlnet".
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from xlnet_jax.model.attention import initializer
 from xlnet_jax.model.config import RunConfig, XLNetConfig
+from xlnet_jax.model.summary import SequenceSummary
 from xlnet_jax.model.transformer import Output, XLNet
 
 
@@ -32,3 +37,128 @@ class PermutationLanguageModel(nn.Module):
         table = xlnet.variables["params"]["word_embedding"].astype(self.run.dtype)
         logits = jnp.einsum("BPD,VD->BPV", output.hidden, table, preferred_element_type=jnp.float32)
         return logits + bias, output
+
+
+class SequenceClassifier(nn.Module):
+    """Logits of a sequence's summary: classes, labels of a multi-label task, or one number.
+
+    Parameters: "xlnet", "summary" (see `SequenceSummary`), "logits" {"kernel" [D, C], "bias" [C]}.
+
+    Attributes:
+        num_outputs: C; 1 for regression.
+        summary_type, use_projection, count_padding: see `SequenceSummary`.
+    """
+
+    config: XLNetConfig
+    run: RunConfig
+    num_outputs: int
+    summary_type: str = "last"
+    use_projection: bool = True
+    count_padding: bool = False
+
+    def setup(self) -> None:
+        """Builds network, summary and logits."""
+        self.xlnet = XLNet(self.config, self.run)
+        self.summary = SequenceSummary(
+            self.config, self.run, self.summary_type, self.use_projection, self.count_padding
+        )
+        self.logits = logits_layer(self.num_outputs, self.run)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        segment_ids: Int[Array, "B T"] | None = None,
+        padding: Bool[Array, "B T"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "B C"]:
+        """`padding` is True at padding; `train` needs the "dropout" random stream."""
+        pooled = self.pooled(tokens, segment_ids=segment_ids, padding=padding, train=train)
+        return self.logits(pooled)
+
+    def pooled(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        segment_ids: Int[Array, "B T"] | None = None,
+        padding: Bool[Array, "B T"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "B D"]:
+        """The summary that the logits are made from."""
+        output = self.xlnet(tokens, segment_ids=segment_ids, padding=padding, train=train)
+        return self.summary(output.hidden, padding=padding, train=train)
+
+
+class MultipleChoice(nn.Module):
+    """One score for each of C choices, each read with its own copy of the text.
+
+    Parameters as in `SequenceClassifier`, with one output. Source: `get_race_loss` in the
+    original's function_builder.py.
+    """
+
+    config: XLNetConfig
+    run: RunConfig
+    summary_type: str = "last"
+    use_projection: bool = True
+    count_padding: bool = False
+
+    def setup(self) -> None:
+        """Builds network, summary and score."""
+        self.xlnet = XLNet(self.config, self.run)
+        self.summary = SequenceSummary(
+            self.config, self.run, self.summary_type, self.use_projection, self.count_padding
+        )
+        self.logits = logits_layer(1, self.run)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B C T"],
+        *,
+        segment_ids: Int[Array, "B C T"] | None = None,
+        padding: Bool[Array, "B C T"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "B C"]:
+        """Logits of the choices; `padding` is True at padding."""
+
+        rows = (-1, tokens.shape[-1])
+        segments = None if segment_ids is None else segment_ids.reshape(rows)
+        is_padding = None if padding is None else padding.reshape(rows)
+        output = self.xlnet(
+            tokens.reshape(rows), segment_ids=segments, padding=is_padding, train=train
+        )
+        pooled = self.summary(output.hidden, padding=is_padding, train=train)
+        return self.logits(pooled).reshape(tokens.shape[:2])
+
+
+class TokenTagger(nn.Module):
+    """Logits of a label for every token.
+
+    Parameters: "xlnet", "logits" {"kernel" [D, C], "bias" [C]}. The original has no such head; as
+    in PyTorch's XLNet the logits follow the network's own output dropout.
+    """
+
+    config: XLNetConfig
+    run: RunConfig
+    num_labels: int
+
+    def setup(self) -> None:
+        """Builds network and logits."""
+        self.xlnet = XLNet(self.config, self.run)
+        self.logits = logits_layer(self.num_labels, self.run)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        *,
+        segment_ids: Int[Array, "B T"] | None = None,
+        padding: Bool[Array, "B T"] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "B T C"]:
+        """`padding` is True at padding, whose logits mean nothing."""
+        output = self.xlnet(tokens, segment_ids=segment_ids, padding=padding, train=train)
+        return self.logits(output.hidden)
+
+
+def logits_layer(num_outputs: int, run: RunConfig) -> nn.Dense:
+    """A dense layer in float32, whatever the compute dtype."""
+    return nn.Dense(num_outputs, dtype=jnp.float32, kernel_init=initializer(run))

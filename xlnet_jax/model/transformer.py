@@ -73,8 +73,8 @@ class FeedForward(nn.Module):
         kernel_2 = self.param("kernel_2", init, (cfg.d_inner, cfg.d_model)).astype(dtype)
         bias_2 = self.param("bias_2", zeros, (cfg.d_model,)).astype(dtype)
         inner = _activation(cfg.ff_activation, jnp.einsum("BQD,DF->BQF", x, kernel_1) + bias_1)
-        inner = _dropout(self, inner, train, self.run.activation_dropout)
-        return _dropout(self, jnp.einsum("BQF,FD->BQD", inner, kernel_2) + bias_2, train)
+        inner = drop(self, inner, train, self.run.activation_dropout)
+        return drop(self, jnp.einsum("BQF,FD->BQD", inner, kernel_2) + bias_2, train)
 
 
 class Layer(nn.Module):
@@ -105,7 +105,7 @@ class Layer(nn.Module):
         attended = RelativeAttention(self.config, run, name="attention")(
             x, memory, codes, streams, shared_biases, train
         )
-        x = LayerNorm(name="attention_norm")(_dropout(self, attended, train), x)
+        x = LayerNorm(name="attention_norm")(drop(self, attended, train), x)
         mapped = FeedForward(self.config, run, name="feed_forward")(x, train)
         return LayerNorm(name="feed_forward_norm")(mapped, x), new_memory
 
@@ -160,7 +160,7 @@ class XLNet(nn.Module):
                 own = jnp.take_along_axis(h, query_tokens[..., None], axis=1)
                 g = jnp.where(query_predicts[..., None], g, own)
             x = jnp.concatenate([h, g], axis=1)
-        x = _dropout(self, x, train)
+        x = drop(self, x, train)
         streams = make_streams(
             run, num_tokens, mem_len, segment_ids, padding, visible, query_tokens, query_visible
         )
@@ -171,10 +171,10 @@ class XLNet(nn.Module):
             clamp_len=run.clamp_len,
             bi_data=run.bi_data,
         )
-        codes = _dropout(self, codes, train) - positions.code_of_here(cfg.d_model)
+        codes = drop(self, codes, train) - positions.code_of_here(cfg.d_model)
         x, new_memory = self._layers(x, memory, codes, streams, train)
         hidden = x if query_tokens is None else x[:, num_tokens:]
-        return Output(_dropout(self, hidden, train), new_memory)
+        return Output(drop(self, hidden, train), new_memory)
 
     def _layers(
         self, x: Array, memory: Array | None, codes: Array, streams: tuple[Rows, ...], train: bool
@@ -258,7 +258,8 @@ def _with_memory(visible: Array | None, mem_len: int) -> Array | None:
     return jnp.pad(visible, ((0, 0), (0, 0), (mem_len, 0)), constant_values=True)
 
 
-def _dropout(module: nn.Module, x: Array, train: bool, rate: float | None = None) -> Array:
+def drop(module: nn.Module, x: Array, train: bool, rate: float | None = None) -> Array:
+    """Dropout inside a module, at `run.dropout` or the given rate; the identity if not `train`."""
     rate = module.run.dropout if rate is None else rate
     if not train or rate == 0.0:
         return x

@@ -156,7 +156,7 @@ def decays(params: Params) -> Params:
     """
 
     def decayed(path: tuple[str, ...]) -> bool:
-        norm = any(part.endswith("_norm") for part in path)
+        norm = any(part == "norm" or part.endswith("_norm") for part in path)
         return not norm and not path[-1].startswith("bias") and path[-1] != "lm_bias"
 
     flat = traverse_util.flatten_dict(params)
