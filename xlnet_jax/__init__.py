@@ -13,9 +13,10 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "XLNet": "xlnet_jax.model.transformer",
     "XLNetConfig": "xlnet_jax.model.config",
+    "load_pretrained": "xlnet_jax.convert.pretrained",
 }
 
-__all__ = ["XLNet", "XLNetConfig", "__version__"]
+__all__ = ["XLNet", "XLNetConfig", "__version__", "load_pretrained"]
 
 
 def __getattr__(name: str) -> Any:

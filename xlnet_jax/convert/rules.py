@@ -1,112 +1,250 @@
-"""The table: variable of the original's TensorFlow checkpoints <-> parameter of ours.
+"""Checkpoints read and written by the `table` of names, strict on both sides.
 
-Parameters of the layers are stacked, [Y, ...]; the original has one variable a layer. Reading is
-strict on both sides: a variable that no rule names, a missing one, or a wrong shape is an error.
+Every variable that no row names, every missing one and every wrong shape is a problem; all are
+listed together. Only what a pattern names is let through, and said.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from xlnet_jax.convert.table import Format, Head, Rule, rules_for, shape_of
 from xlnet_jax.model.config import XLNetConfig
 
-Params = dict[str, Any]
+Arrays = dict[str, np.ndarray]
 
 
-class Rule(NamedTuple):
-    """`variable` holds `{layer}` where the original has one variable a layer."""
+class Allowed(NamedTuple):
+    """Patterns (`*` and `?`) of what may be missing or unused, as names on either side."""
 
-    variable: str
-    parameter: str
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
+    def may_miss(self, *names: str) -> bool:
+        """Whether one of the names is let through though it is not there."""
+        return _any_match(names, self.missing)
 
-_LAYER = "model/transformer/layer_{layer}/"
-RULES: tuple[Rule, ...] = (
-    Rule("model/transformer/word_embedding/lookup_table", "xlnet/word_embedding"),
-    Rule("model/transformer/mask_emb/mask_emb", "xlnet/mask_embedding"),
-    Rule("model/transformer/seg_embed", "xlnet/layers/attention/seg_embed"),
-    *(Rule(f"{_LAYER}rel_attn/{n}/kernel", f"xlnet/layers/attention/{n}") for n in "qkvro"),
-    Rule(f"{_LAYER}rel_attn/LayerNorm/gamma", "xlnet/layers/attention_norm/scale"),
-    Rule(f"{_LAYER}rel_attn/LayerNorm/beta", "xlnet/layers/attention_norm/bias"),
-    Rule(f"{_LAYER}ff/layer_1/kernel", "xlnet/layers/feed_forward/kernel_1"),
-    Rule(f"{_LAYER}ff/layer_1/bias", "xlnet/layers/feed_forward/bias_1"),
-    Rule(f"{_LAYER}ff/layer_2/kernel", "xlnet/layers/feed_forward/kernel_2"),
-    Rule(f"{_LAYER}ff/layer_2/bias", "xlnet/layers/feed_forward/bias_2"),
-    Rule(f"{_LAYER}ff/LayerNorm/gamma", "xlnet/layers/feed_forward_norm/scale"),
-    Rule(f"{_LAYER}ff/LayerNorm/beta", "xlnet/layers/feed_forward_norm/bias"),
-    Rule("model/lm_loss/bias", "lm_bias"),
-)
-# The head biases have one row a layer if untied, and live beside the embedding if tied.
-_HEAD_BIASES = ("r_w_bias", "r_r_bias", "r_s_bias")
+    def may_ignore(self, name: str) -> bool:
+        """Whether the name is let through though nothing uses it."""
+        return _any_match([name], self.unused)
 
 
-def rules_for(config: XLNetConfig) -> tuple[Rule, ...]:
-    """All rules that hold for a network of this shape."""
-    place = "xlnet/layers/attention" if config.untie_r else "xlnet"
-    return RULES + tuple(Rule(f"model/transformer/{n}", f"{place}/{n}") for n in _HEAD_BIASES)
+class Matched(NamedTuple):
+    """What came over, and what was let through by a pattern.
+
+    Attributes:
+        arrays: by name on the side that was wanted.
+        missing: parameters that are not there.
+        unused: names of the given side that went nowhere.
+    """
+
+    arrays: Arrays
+    missing: list[str]
+    unused: list[str]
+
+    def notes(self) -> tuple[str, ...]:
+        """A line for each list that is not empty."""
+        lines = []
+        if self.missing:
+            lines.append(f"missing, as allowed: {', '.join(self.missing)}")
+        if self.unused:
+            lines.append(f"not used, as allowed: {', '.join(self.unused)}")
+        return tuple(lines)
+
+
+STRICT = Allowed()
+
+
+def to_params(
+    tensors: Mapping[str, np.ndarray],
+    config: XLNetConfig,
+    format: Format,
+    *,
+    head: Head | None = None,
+    wanted: Mapping[str, tuple[int | None, ...]] | None = None,
+    allowed: Allowed = STRICT,
+) -> Matched:
+    """Parameters by path ("xlnet/word_embedding", ...) from variables of the other side.
+
+    `wanted` says which parameters there must be and their shapes; without it the trunk must be
+    there, and the whole of every part of which anything is there.
+
+    Raises ValueError with one line for each variable that is left over, missing, or misshapen.
+    """
+    rows = {row.parameter: row for row in rules_for(config, head) if row.name(format)}
+    if wanted is None:
+        found = (row for row in rows.values() if tensors.keys() & _names(row, config, format))
+        parts = {"trunk"} | {row.part for row in found}
+        wanted = {p: shape_of(r.axes, config) for p, r in rows.items() if r.part in parts}
+    problems: list[str] = []
+    matched = Matched({}, [], [])
+    used: set[str] = set()
+    for path, shape in wanted.items():
+        if path not in rows:
+            problems.append(f"parameter {path}: no rule names its variable")
+            continue
+        names = _names(rows[path], config, format)
+        used.update(names)
+        absent = [name for name in names if name not in tensors]
+        if absent and allowed.may_miss(path, *absent):
+            matched.missing.append(path)
+        elif absent:
+            problems.append(f"parameter {path}: missing variables {absent}")
+        else:
+            value = _read(rows[path], [np.asarray(tensors[name]) for name in names], format)
+            if isinstance(value, str):
+                problems.append(f"parameter {path}: {value}")
+            elif not _fits(value.shape, shape):
+                got = f"got {value.shape} from {names}"
+                problems.append(f"parameter {path}: wanted shape {_shown(shape)}, {got}")
+            else:
+                matched.arrays[path] = value
+    for name in sorted(tensors.keys() - used):
+        if allowed.may_ignore(name):
+            matched.unused.append(name)
+        else:
+            problems.append(f"variable {name}: not used")
+    _raise(problems)
+    return matched
+
+
+def from_params(
+    params: Mapping[str, np.ndarray],
+    config: XLNetConfig,
+    format: Format,
+    *,
+    head: Head | None = None,
+    allowed: Allowed = STRICT,
+) -> Matched:
+    """The inverse of `to_params`; parameters that the other side has no place for are problems."""
+    rows = {row.parameter: row for row in rules_for(config, head)}
+    problems: list[str] = []
+    matched = Matched({}, [], [])
+    for path in params:
+        row = rows.get(path)
+        if row is None or not row.name(format):
+            if allowed.may_ignore(path):
+                matched.unused.append(path)
+            else:
+                problems.append(f"parameter {path}: {_OTHERS[format]} has no variable for it")
+            continue
+        value = np.asarray(params[path])
+        if not _fits(value.shape, shape_of(row.axes, config)):
+            shape = _shown(shape_of(row.axes, config))
+            problems.append(f"parameter {path}: wanted shape {shape}, got {value.shape}")
+            continue
+        names = _names(row, config, format)
+        matched.arrays.update(zip(names, _write(row, value, len(names), format), strict=True))
+    present = {rows[path].part for path in params if path in rows} | {"trunk"}
+    for path, row in rows.items():
+        if row.part in present and path not in params and row.name(format):
+            if allowed.may_miss(path, *_names(row, config, format)):
+                matched.missing.append(path)
+            else:
+                problems.append(f"parameter {path}: missing")
+    _raise(problems)
+    return matched
 
 
 def params_from_variables(
-    variables: Mapping[str, np.ndarray], config: XLNetConfig, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, np.ndarray]:
-    """Parameters by path ("xlnet/word_embedding", ...) from the original's variables.
-
-    `shapes` says which parameters are wanted and their shapes. Raises ValueError with one line
-    for each variable that is left over, missing, or of another shape.
-    """
-    rules = {rule.parameter: rule.variable for rule in rules_for(config)}
-    problems, used, params = [], set(), {}
-    for path, shape in shapes.items():
-        if path not in rules:
-            problems.append(f"parameter {path}: no rule names its variable")
-            continue
-        names = _variables_of(rules[path], config)
-        used.update(names)
-        if absent := [name for name in names if name not in variables]:
-            problems.append(f"parameter {path}: missing variables {absent}")
-            continue
-        arrays = [np.asarray(variables[name]) for name in names]
-        value = np.stack(arrays) if "{layer}" in rules[path] else arrays[0]
-        if path == "xlnet/mask_embedding":
-            value = value.reshape(-1)
-        if value.shape != shape:
-            problems.append(
-                f"parameter {path}: wanted shape {shape}, got {value.shape} from {names}"
-            )
-            continue
-        params[path] = value
-    problems += [f"variable {name}: not used" for name in sorted(variables.keys() - used)]
-    if problems:
-        raise ValueError("checkpoint and model do not match:\n  " + "\n  ".join(problems))
-    return params
+    variables: Mapping[str, np.ndarray],
+    config: XLNetConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    head: Head | None = None,
+) -> Arrays:
+    """`to_params` from the original's variables, for exactly the parameters of `shapes`."""
+    return to_params(variables, config, "tensorflow", head=head, wanted=shapes).arrays
 
 
 def variables_from_params(
-    params: Mapping[str, np.ndarray], config: XLNetConfig
-) -> dict[str, np.ndarray]:
-    """The inverse of `params_from_variables`."""
-    variables: dict[str, np.ndarray] = {}
-    rules = {rule.parameter: rule.variable for rule in rules_for(config)}
-    for path, value in params.items():
-        array = np.asarray(value)
-        if path == "xlnet/mask_embedding":
-            array = array.reshape(1, 1, -1)
-        names = _variables_of(rules[path], config)
-        layers = list(array) if "{layer}" in rules[path] else [array]
-        variables.update(zip(names, layers, strict=True))
-    return variables
+    params: Mapping[str, np.ndarray], config: XLNetConfig, head: Head | None = None
+) -> Arrays:
+    """The original's variables of parameters (or gradients), which need not be all of a model."""
+    everything = Allowed(missing=("*",))
+    return from_params(params, config, "tensorflow", head=head, allowed=everything).arrays
+
+
+_M, _V = r"/(adam_m|Adam)$", r"/(adam_v|Adam_1)$"
+_COUNTERS = r"^(beta[12]_power|global_step)$"
 
 
 def is_optimizer_slot(name: str) -> bool:
     """Whether a checkpoint variable belongs to the optimizer or counts steps."""
-    return bool(re.search(r"(/adam_[mv]|/Adam(_1)?|^beta[12]_power|^global_step)$", name))
+    return bool(re.search(f"{_M}|{_V}|{_COUNTERS}", name))
 
 
-def _variables_of(template: str, config: XLNetConfig) -> list[str]:
+def slots_of(
+    variables: Mapping[str, np.ndarray], moment: Literal["m", "v"]
+) -> dict[str, np.ndarray]:
+    """Adam's first or second moments by variable, in either naming of the original."""
+    ending = re.compile(_M if moment == "m" else _V)
+    return {ending.sub("", k): value for k, value in variables.items() if ending.search(k)}
+
+
+_OTHERS = {"tensorflow": "the original", "pytorch": "PyTorch's XLNet"}
+
+
+def _names(row: Rule, config: XLNetConfig, format: Format) -> list[str]:
+    template = row.name(format)
     if "{layer}" not in template:
         return [template]
-    return [template.format(layer=layer) for layer in range(config.n_layer)]
+    return [template.replace("{layer}", str(layer)) for layer in range(config.n_layer)]
+
+
+def _is_transposed(row: Rule, format: Format) -> bool:
+    """PyTorch keeps [out, in] of its linear maps, and [in, ...] of those of attention."""
+    is_kernel = row.parameter.rpartition("/")[2].startswith("kernel")
+    return format == "pytorch" and is_kernel and row.pytorch.endswith(".weight")
+
+
+def _read(row: Rule, arrays: list[np.ndarray], format: Format) -> np.ndarray | str:
+    """The parameter, or what is wrong with its variables."""
+    if row.part == "mask" and arrays[0].shape[:-1] == (1, 1):
+        return arrays[0].reshape(-1)
+    if _is_transposed(row, format):
+        arrays = [array.T for array in arrays]
+    if len({array.shape for array in arrays}) > 1:
+        return f"shapes differ from layer to layer: {[array.shape for array in arrays]}"
+    if "{layer}" not in row.name(format):
+        return arrays[0]
+    if row.axes.startswith("Y"):
+        return np.stack(arrays)
+    if all(np.array_equal(array, arrays[0]) for array in arrays):
+        return arrays[0]
+    return "values differ from layer to layer, but untie_r is false"
+
+
+def _write(row: Rule, value: np.ndarray, count: int, format: Format) -> list[np.ndarray]:
+    """The `count` variables of a parameter."""
+    if row.part == "mask":
+        return [value.reshape(1, 1, -1)]
+    if "{layer}" not in row.name(format):
+        layers = [value]
+    else:
+        layers = list(value) if row.axes.startswith("Y") else [value] * count
+    return [layer.T for layer in layers] if _is_transposed(row, format) else layers
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(shape) == len(wanted) and all(
+        size in (None, got) for got, size in zip(shape, wanted, strict=True)
+    )
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    sizes = ", ".join("any" if size is None else str(size) for size in shape)
+    return f"({sizes},)" if len(shape) == 1 else f"({sizes})"
+
+
+def _any_match(names: Iterable[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        raise ValueError("checkpoint and model do not match:\n  " + "\n  ".join(problems))

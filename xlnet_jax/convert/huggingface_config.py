@@ -1,0 +1,195 @@
+"""What stands beside the weights in folders of transformers: config.json and the tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from xlnet_jax.convert.table import Head
+from xlnet_jax.data.normalization import Normalization
+from xlnet_jax.data.tokenizer import Tokenizer
+from xlnet_jax.model.config import XLNetConfig
+from xlnet_jax.model.transformer import LAYER_NORM_EPSILON
+
+CONFIG_NAME = "config.json"
+TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+
+# transformers' name -> ours. Its "gelu" is the exact form; the released configs say so although the
+# weights were trained with the tanh form, which is "gelu_new" there.
+_ACTIVATIONS = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_python_tanh": "gelu",
+    "gelu_fast": "gelu",
+}
+_ARCHITECTURES = {
+    "classification": "XLNetForSequenceClassification",
+    "regression": "XLNetForSequenceClassification",
+    "multiple_choice": "XLNetForMultipleChoice",
+    "tagging": "XLNetForTokenClassification",
+    "span_qa": "XLNetForQuestionAnswering",
+}
+
+
+class Described(NamedTuple):
+    """What a config.json says: the network, the rest as it stands, the head's details, remarks."""
+
+    config: XLNetConfig
+    values: Mapping[str, Any]
+    details: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def read_config(folder: epath.Path) -> Described:
+    """Reads config.json.
+
+    Raises FileNotFoundError if there is none, ValueError if it is of another model, or asks for
+    what this network does not compute.
+    """
+    path = folder / CONFIG_NAME
+    name = os.fspath(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{name} is missing: without it the weights have no meaning")
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {error}") from error
+    if values.get("model_type") != "xlnet":
+        raise ValueError(f"{name} has model_type {values.get('model_type')!r}, wanted 'xlnet'")
+    if (epsilon := values.get("layer_norm_eps", LAYER_NORM_EPSILON)) != LAYER_NORM_EPSILON:
+        raise ValueError(f"{name} has layer_norm_eps {epsilon}, wanted {LAYER_NORM_EPSILON}")
+    activation = values.get("ff_activation", "gelu")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(
+            f"{name} has ff_activation {activation!r}, wanted one of {', '.join(_ACTIVATIONS)}"
+        )
+    if missing := sorted({"d_model", "n_layer", "n_head", "d_inner"} - values.keys()):
+        raise ValueError(f"{name} lacks {', '.join(missing)}")
+    config = XLNetConfig(
+        n_token=values.get("vocab_size", values.get("n_token")),
+        d_model=values["d_model"],
+        n_layer=values["n_layer"],
+        n_head=values["n_head"],
+        d_head=values.get("d_head") or values["d_model"] // values["n_head"],
+        d_inner=values["d_inner"],
+        ff_activation=_ACTIVATIONS[activation],
+        untie_r=values.get("untie_r", True),
+    )
+    return Described(config, values, _details(values), _remarks(name, values))
+
+
+def _details(values: Mapping[str, Any]) -> dict[str, Any]:
+    details: dict[str, Any] = {"summary_type": values.get("summary_type", "last")}
+    labels = values.get("id2label") or {}
+    if labels and any(label != f"LABEL_{i}" for i, label in labels.items()):
+        details["labels"] = [labels[str(i)] for i in range(len(labels))]
+    return details
+
+
+def _remarks(name: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    remarks = []
+    if values.get("ff_activation") == "gelu":
+        remarks.append(
+            f"{name} says gelu; here that is the tanh form, which the released weights were trained"
+            " with, and not PyTorch's exact form (they differ by 5e-4 at most)"
+        )
+    for key, plain in (("attn_type", "bi"), ("clamp_len", -1), ("same_length", False)):
+        if (value := values.get(key, plain)) != plain:
+            remarks.append(
+                f"{name} says {key}={value!r}: set it in the config of a run, it is not kept"
+            )
+    return tuple(remarks)
+
+
+def head_of(described: Described, tensors: Mapping[str, np.ndarray]) -> Head | None:
+    """The head of a folder: by its architecture where several would fit."""
+    architectures = described.values.get("architectures") or []
+    if "classifier.weight" in tensors:
+        return Head("tagging")
+    if "start_logits.dense.weight" in tensors:
+        return Head("span_qa")
+    if "logits_proj.weight" not in tensors:
+        return None
+    if _ARCHITECTURES["multiple_choice"] in architectures:
+        return Head("multiple_choice")
+    is_regression = tensors["logits_proj.weight"].shape[0] == 1
+    return Head("regression" if is_regression else "classification")
+
+
+def write_config(
+    folder: epath.Path,
+    config: XLNetConfig,
+    head: Head | None,
+    details: Mapping[str, Any],
+    tokenizer: Tokenizer | None,
+    params: Mapping[str, np.ndarray],
+) -> None:
+    """Writes the config.json that makes transformers compute what this network does.
+
+    Raises ValueError for a network or head that transformers has no class for.
+    """
+    if config.n_head * config.d_head != config.d_model:
+        raise ValueError(
+            f"transformers has no XLNet with n_head × d_head = {config.n_head} × {config.d_head}"
+            f" unlike d_model = {config.d_model}; this network cannot be converted to it"
+        )
+    special = tokenizer.special if tokenizer else None
+    values: dict[str, Any] = {
+        "architectures": [_architecture(head, params)],
+        "model_type": "xlnet",
+        "vocab_size": config.n_token,
+        **{k: getattr(config, k) for k in ("d_model", "n_layer", "n_head", "d_head", "d_inner")},
+        # "gelu" would be the exact form there; this is the tanh form.
+        "ff_activation": "gelu_new" if config.ff_activation == "gelu" else config.ff_activation,
+        "untie_r": config.untie_r,
+        "attn_type": "bi",
+        "bi_data": False,
+        "clamp_len": -1,
+        "same_length": False,
+        "mem_len": None,
+        "reuse_len": None,
+        "use_mems_eval": True,
+        "use_mems_train": False,
+        "dropout": 0.1,
+        "initializer_range": 0.02,
+        "layer_norm_eps": LAYER_NORM_EPSILON,
+        "summary_type": details.get("summary_type", "last"),
+        "summary_use_proj": "summary/projection/kernel" in params,
+        # Without the projection the original has no tanh either; "" is none there.
+        "summary_activation": "tanh" if "summary/projection/kernel" in params else "",
+        "summary_last_dropout": 0.1,
+        "start_n_top": 5,
+        "end_n_top": 5,
+        "bos_token_id": special.bos if special else 1,
+        "eos_token_id": special.eos if special else 2,
+        "pad_token_id": special.pad if special else 5,
+        "tie_word_embeddings": True,
+    }
+    if head and head.kind in ("classification", "regression", "tagging"):
+        count = params["logits/bias"].shape[0]
+        labels = list(details.get("labels") or (f"LABEL_{i}" for i in range(count)))
+        values["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        values["label2id"] = {label: i for i, label in enumerate(labels)}
+        if head.kind == "regression":
+            values["problem_type"] = "regression"
+    (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def _architecture(head: Head | None, params: Mapping[str, np.ndarray]) -> str:
+    if head is not None:
+        return _ARCHITECTURES[head.kind]
+    return "XLNetLMHeadModel" if "lm_bias" in params else "XLNetModel"
+
+
+def read_normalization(folder: epath.Path) -> Normalization:
+    """The original's clean-up, lower-casing if tokenizer_config.json says so."""
+    path = folder / TOKENIZER_CONFIG_NAME
+    values = json.loads(path.read_text()) if path.exists() else {}
+    return Normalization(form="reference", lower=bool(values.get("do_lower_case", False)))
