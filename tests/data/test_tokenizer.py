@@ -116,6 +116,19 @@ def test_offsets_cover_what_the_pieces_say(text):
             assert content.replace("ς", "σ") in there.replace("ς", "σ").replace(WORD_MARK, "")
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_offsets_of_many_texts_are_those_of_each(num_threads):
+    texts = [f"in {i}, {i * 37},\né or ``½ が{i}''" * (i % 4) for i in range(90)]
+    for tokenizer in TOKENIZERS:
+        for some in (texts, texts[:7], []):
+            ids, spans, lengths = tokenizer.encode_batch_with_offsets(some, num_threads=num_threads)
+            wanted = [tokenizer.encode_with_offsets(text) for text in some]
+            assert (ids.dtype, spans.dtype, spans.shape) == (np.int32, np.int64, (len(ids), 2))
+            assert lengths.tolist() == [len(row) for row, _ in wanted]
+            assert ids.tolist() == [i for row, _ in wanted for i in row]
+            assert spans.tolist() == [span for _, found in wanted for span in found.tolist()]
+
+
 @given(PLAIN)
 @example("in 2003, 1,500, or 7, 12,345")
 def test_offsets_of_plain_text_spell_the_pieces(text):

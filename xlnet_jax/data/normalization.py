@@ -196,24 +196,47 @@ def _second_halves() -> frozenset[str]:
     return frozenset(found)
 
 
+_JOINS, _CHANGES = 1, 2  # what a character does, see `_Characters`
+_GROUP = re.compile(rb"[\0-\3][\1\3]+|[\2\3]", re.DOTALL)  # a character and what joins it
+
+
+class _Characters(dict[str, int]):
+    """Per character: whether it may merge into the one before it, and whether it changes alone."""
+
+    def __init__(self, form: _UnicodeForm, *, drop_marks: bool):
+        self.form: _UnicodeForm = form
+        self.decomposed: _UnicodeForm = "NFKD" if form in ("NFKD", "NFKC") else "NFD"
+        self.drop_marks = drop_marks
+        self.changed = functools.lru_cache(maxsize=1 << 14)(self._changed)
+
+    def _changed(self, text: str) -> str:
+        """The Unicode form of a text, without its marks if they are dropped."""
+        out = unicodedata.normalize(self.form, text)
+        return _drop_marks(out) if self.drop_marks else out
+
+    def __missing__(self, character: str) -> int:
+        first = unicodedata.normalize(self.decomposed, character)[0]
+        joins = unicodedata.combining(first) or first in _second_halves()
+        kind = (_JOINS if joins else 0) | (_CHANGES if self.changed(character) != character else 0)
+        self[character] = kind
+        return kind
+
+
+@functools.cache
+def _characters(form: _UnicodeForm, drop_marks: bool) -> _Characters:
+    return _Characters(form, drop_marks=drop_marks)
+
+
 def _groups(text: str, form: _UnicodeForm, *, drop_marks: bool) -> list[tuple[int, int, str]]:
     """Cuts text where no Unicode form reaches across; leaves out single characters that stay."""
-    decomposed: _UnicodeForm = "NFKD" if form in ("NFKD", "NFKC") else "NFD"
-    joins = _second_halves()
+    characters = _characters(form, drop_marks)
     groups = []
     for region in _BEYOND_ASCII.finditer(text):
-        begin, stop = region.span()
-        for end in range(begin + 1, stop + 1):
-            if end < stop:
-                first = unicodedata.normalize(decomposed, text[end])[0]
-                if unicodedata.combining(first) or first in joins:
-                    continue
-            out = unicodedata.normalize(form, text[begin:end])
-            if drop_marks:
-                out = _drop_marks(out)
-            if end - begin > 1 or out != text[begin]:
-                groups.append((begin, end, out))
-            begin = end
+        start = region.start()
+        kinds = bytes(map(characters.__getitem__, region.group()))
+        for group in _GROUP.finditer(kinds):
+            begin, end = start + group.start(), start + group.end()
+            groups.append((begin, end, characters.changed(text[begin:end])))
     return groups
 
 
