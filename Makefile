@@ -18,6 +18,7 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 # Exists while pip is at work: an environment that was left half-way is made anew.
 BUSY := $(VENV)/.installing
+# (--use-pep517: one package has no wheel, and builds only with its own tools fetched.)
 # pip that fails by itself (no network, say) leaves a sound environment to go on from.
 OR_STOP := || { rm -f $(BUSY); exit 1; }
 
@@ -51,7 +52,7 @@ $(RUNTIME): requirements.lock pyproject.toml
 	    && pwd -P > $(VENV)/.location || exit 1; fi
 	@touch $(BUSY)
 	@echo "installing the packages of requirements.lock into $(VENV): a few minutes, in silence"
-	$(PIP) install -qq --require-hashes -r requirements.lock $(OR_STOP)
+	$(PIP) install -qq --use-pep517 --require-hashes -r requirements.lock $(OR_STOP)
 	$(PIP) install -qq --no-deps --no-build-isolation --editable . $(OR_STOP)
 	@rm -f $(BUSY) && touch $@
 	@echo "ready: $(BIN)/xlnet-jax --help"
@@ -60,7 +61,7 @@ $(RUNTIME): requirements.lock pyproject.toml
 $(DEV): requirements-dev.lock requirements-torch.txt $(RUNTIME)
 	@touch $(BUSY)
 	@echo "installing the packages of requirements-dev.lock into $(VENV): a few minutes, in silence"
-	$(PIP) install -qq --require-hashes -r requirements-dev.lock $(OR_STOP)
+	$(PIP) install -qq --use-pep517 --require-hashes -r requirements-dev.lock $(OR_STOP)
 	$(PIP) install -qq -r requirements-torch.txt $(OR_STOP)
 	@rm -f $(BUSY) && touch $@
 

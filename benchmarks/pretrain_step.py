@@ -9,7 +9,7 @@ draws differ. Ours predicts with P query rows; the PyTorch model has no other wa
 runs in a process of its own, with the same settings of the C library's allocator; their steps take
 turns, and so do the matrix products measured in each, so that a noisy machine disturbs all alike.
 
-Reported: median seconds a step, useful FLOP/s of our step (`tasks.pretraining.useful_flops`: six
+Reported: median seconds a step, useful FLOP/s of our step (`tasks.flops.useful_flops`: six
 operations a multiply-add of the products that the objective needs, 0.431e12 a sequence for base at
 length 512, memory 384, 85 targets), the matrix-product rate of the faster library, and the ratios.
 """
@@ -209,7 +209,7 @@ class Child:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Lets both programs take turns; see the top of this file."""
     from xlnet_jax.model.config import XLNetConfig
-    from xlnet_jax.tasks.pretraining import useful_flops
+    from xlnet_jax.tasks.flops import useful_flops
 
     names = ["ours"] if args.no_peer else ["ours", "peer"]
     children = {name: Child(name) for name in names}

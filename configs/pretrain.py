@@ -50,6 +50,8 @@ def get_config(arg: str = "tiny") -> ConfigDict:
 def _common() -> ConfigDict:
     """What all sizes share: lengths, spans and rates as the paper and both code bases have them."""
     config = ConfigDict()
+    config.task = "pretraining"
+    config.init_from = ""
     config.seed = 0
 
     config.model = ConfigDict()
@@ -101,6 +103,7 @@ def _common() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.steps = 500_000
+    config.train.epochs = 0.0
     config.train.batch_size = 512
     config.train.accumulation_steps = 1
     config.train.eval_every = 0
@@ -112,6 +115,7 @@ def _common() -> ConfigDict:
     config.checkpoint.keep = 3
     config.checkpoint.keep_every = 100_000
     config.checkpoint.asynchronous = True
+    config.checkpoint.best_metric = ""
 
     config.report = ConfigDict()
     config.report.log_every = 100

@@ -54,7 +54,7 @@ def calls(monkeypatch):
 
     def evaluate(config, workdir, checkpoint):
         recorded.append((config, workdir, checkpoint))
-        return {"step": 70, "loss": 0.5}
+        return [{"step": 70, "loss": 0.5}]
 
     engine.evaluate = evaluate
     package = types.ModuleType("xlnet_jax.training")
@@ -137,7 +137,7 @@ def test_installed_command_and_module_are_the_same():
         (["train", "--config=c.py"], "arguments are required: --workdir"),
         (["train", "--workdir=w"], "arguments are required: --config"),
         (["train", "--conf=c.py", "--workdir=w"], "arguments are required: --config"),
-        (["evaluate", "--workdir=w", "--checkpoint=best"], "wanted a step number or latest"),
+        (["evaluate", "--workdir=w", "--checkpoint=worst"], "wanted a step number, latest, best"),
         (["evaluate", "--workdir=/nowhere"], "--workdir=/nowhere: no such folder"),
         (["train", "--config=no.py", "--workdir=w"], "--config=no.py: no file 'no.py'"),
         (["corpus", "--spiece_model=m"], "arguments are required: --output_dir"),

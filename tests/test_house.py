@@ -16,7 +16,7 @@ PACKAGE = ROOT / "xlnet_jax"
 ALLOWED = {
     "model": {"model"},
     "data": {"data"},
-    "convert": {"convert", "model"},
+    "convert": {"convert", "model", "data"},
     "tasks": {"tasks", "model", "data"},
     "training": {"training", "convert", "tasks", "model", "data"},
 }

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import xlnet_jax
 
-VERBS = ("vocab", "corpus", "train", "evaluate", "records", "doctor")
+VERBS = ("vocab", "corpus", "train", "evaluate", "predict", "records", "doctor")
 
 WRONG_INPUT = 2
 JOB_FAILED = 1

@@ -9,11 +9,11 @@ import pytest
 from xlnet_jax.model.config import NAMED_CONFIGS, RunConfig, XLNetConfig
 from xlnet_jax.model.heads import PermutationLanguageModel
 from xlnet_jax.tasks.data_config import PretrainingDataConfig
+from xlnet_jax.tasks.flops import useful_flops
 from xlnet_jax.tasks.pretraining import (
     PretrainingTask,
     permutation_loss,
     unigram_entropy,
-    useful_flops,
 )
 
 SIZES = {"n_token": 13, "d_model": 8, "n_layer": 2, "n_head": 2, "d_head": 4, "d_inner": 12}

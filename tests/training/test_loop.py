@@ -12,8 +12,9 @@ import pytest
 from configs import pretrain
 from tests.training.toy import ToyTask
 from xlnet_jax.training import sharding
+from xlnet_jax.training.best import BestKeeper
 from xlnet_jax.training.checkpoint import Checkpointer, abstract_state
-from xlnet_jax.training.evaluation import Evaluator
+from xlnet_jax.training.evaluation import LossEvaluator
 from xlnet_jax.training.loop import Loop, due
 from xlnet_jax.training.reporting import COLUMNS, Reporter
 from xlnet_jax.training.settings import parse
@@ -37,8 +38,8 @@ def settings(**changes):
     return parse(config.to_dict())
 
 
-def run(workdir, task=None, start=None, **changes):
-    """Runs the loop on the toy task; the final state."""
+def run(workdir, task=None, evaluate=None, **changes):
+    """Runs the loop on the toy task; the final state. `evaluate`: metrics of a step."""
     task, config, optimizer = task or ToyTask(4), settings(**changes), optax.adam(0.05)
     mesh = sharding.make_mesh()
     new_state = functools.partial(make_state, task, optimizer, 0)
@@ -51,17 +52,22 @@ def run(workdir, task=None, start=None, **changes):
     reporter = Reporter(
         str(workdir), config.report, train_steps=config.train.steps, start_step=int(state.step)
     )
+    evaluator = LossEvaluator(task, mesh, 4)
+    if evaluate:
+        steps = iter(range(int(state.step) + 2, 99, 2))
+        evaluator = lambda params: evaluate(next(steps))  # noqa: E731
+    best = BestKeeper(str(workdir), config.checkpoint)
     loop = Loop(
         settings=config,
         task=task,
         mesh=mesh,
         train_step=jax.jit(step, donate_argnums=0, out_shardings=shardings),
-        evaluate=Evaluator(task, mesh, 4),
+        evaluate=evaluator,
         schedule=lambda step: 0.05,
         checkpointer=checkpointer,
+        best=best,
         reporter=reporter,
         stored={},
-        steps_per_epoch=5,
         peak_flops=1e9,
     )
     try:
@@ -100,6 +106,24 @@ def test_what_is_due_is_done(tmp_path):
     assert float(first["epoch"]) == 2 / 5
     assert float(first["learning_rate"]) == 0.05
     assert float(first["tokens_per_second"]) > 0
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_best_checkpoint_is_kept_apart(tmp_path, lower):
+    metric = "heldout_loss" if lower else "score"
+    values = dict(zip((2, 4, 6, 8, 10), (3.0, 1.0, 2.0, 0.5, 0.7), strict=True))
+    if not lower:
+        values = {step: -value for step, value in values.items()}
+    wanted = {"checkpoint__best_metric": metric, "train__eval_every": 2}
+    run(tmp_path, evaluate=lambda step: {metric: values[step]}, train__steps=6, **wanted)
+    assert saved(tmp_path / "best") == [4]
+    run(tmp_path, evaluate=lambda step: {metric: values[step]}, **wanted)  # resumes
+    assert saved(tmp_path / "best") == [8]
+
+
+def test_an_unknown_best_metric_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"best_metric is 'f1'; evaluation gives \['heldout_loss"):
+        run(tmp_path, checkpoint__best_metric="f1")
 
 
 class TellingTask(ToyTask):

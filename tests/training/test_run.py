@@ -14,7 +14,7 @@ import pytest
 
 from tests.training import tiny_run
 from xlnet_jax import cli
-from xlnet_jax.training import run
+from xlnet_jax.training import run, setup
 from xlnet_jax.training import workdir as workdirs
 
 # Loss of the run below at its last report, recorded on CPU. A change of the sampler, the
@@ -102,7 +102,8 @@ def test_evaluation_says_what_training_said(finished, evaluated, shards):
     assert evaluated["heldout_loss"] == pytest.approx(last, abs=1e-6)
     assert evaluated["heldout_perplexity"] == pytest.approx(np.exp(last), rel=1e-5)
 
-    task = run.setup.make_task(run.parse(tiny_run.config(shards)))
+    settings = run.parse(tiny_run.config(shards))
+    task = setup.make_task(settings, setup.find_foundation(settings, ""))
     counts = {}
     for step in range(2):  # train.eval_steps
         batch = task.heldout.batch(step)
@@ -157,7 +158,7 @@ def assert_one_line(capsys, message):
 
 
 CHANGES = [
-    ({"train__steps": 0}, "train.steps must be at least 1, got 0"),
+    ({"train__steps": 0}, "train.steps must be at least 1, or 0 with train.epochs above 0; got"),
     ({"optimizer__warmup_steps": 12}, "warmup_steps must be below train.steps = 12, got 12"),
     ({"train__batch_size": 3}, "config.train.batch_size is 3; it must be even"),
     (
@@ -171,7 +172,7 @@ CHANGES = [
     ({"data__train": "/nowhere"}, "no manifest.json in /nowhere"),
     ({"data__heldout": "/nowhere"}, "no manifest.json in /nowhere"),
     ({"data__train": ""}, "data.train is empty; set --config.data.train=DIR"),
-    ({"model__n_token": 7}, "model.n_token is 7, but the vocabulary of data.train has 90"),
+    ({"model__n_token": 7}, "model.n_token is 7, but the vocabulary of the data has 90"),
     ({"data__reuse_len": 20}, "config.data.reuse_len is 20; .* at most 19"),
     ({"data__num_predict": 40}, "config.data.num_predict is 40; it must be at most"),
     ({"data__perm_size": 13}, "config.data.perm_size is 13; it must be at most 12"),

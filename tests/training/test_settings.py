@@ -7,18 +7,18 @@ import pytest
 import xlnet_jax
 from configs import demo, pretrain
 from xlnet_jax.model.config import RunConfig, XLNetConfig
-from xlnet_jax.tasks.data_config import PretrainingDataConfig
+from xlnet_jax.tasks.pretraining import DataConfig
+from xlnet_jax.training import setup
 from xlnet_jax.training.checkpoint import CheckpointConfig
 from xlnet_jax.training.optimizer import OptimizerConfig
 from xlnet_jax.training.reporting import ReportConfig
-from xlnet_jax.training.settings import Paths, TrainConfig, parse
+from xlnet_jax.training.settings import TrainConfig, parse
 
 PACKAGE = Path(xlnet_jax.__file__).parent
 SECTIONS = (
     XLNetConfig,
     RunConfig,
-    Paths,
-    PretrainingDataConfig,
+    DataConfig,
     OptimizerConfig,
     TrainConfig,
     CheckpointConfig,
@@ -34,6 +34,11 @@ def config(**changes):
         section, _, key = name.rpartition("__")
         (values[section] if section else values)[key] = value
     return values
+
+
+def network(settings, vocab_size):
+    foundation = setup.find_foundation(settings, "")
+    return setup.network_for(settings, foundation, vocab_size)
 
 
 def named_configs():
@@ -52,7 +57,7 @@ def test_every_named_config_is_accepted(name, named):
     assert parsed.optimizer.learning_rate == named.optimizer.learning_rate
     assert parsed.run.bi_data == named.data.bi_data
     assert parsed.run.reuse_len == named.data.reuse_len
-    assert parsed.network(32000).n_layer == named.model.n_layer
+    assert parsed.network["n_layer"] == named.model.n_layer
 
 
 def read_attributes():
@@ -87,14 +92,19 @@ def test_every_key_of_a_config_is_read_somewhere():
     ("changes", "message"),
     [
         ({"seed": -1}, "config.data.seed is -1|seed must be"),
-        ({"seed": None}, "seed is None"),
-        ({"train__steps": 0}, "train.steps must be at least 1, got 0"),
+        ({"seed": None}, "config.seed is None, wanted a whole number"),
+        ({"train__steps": 0}, "train.steps must be at least 1, or 0 with .* got train.steps 0"),
+        ({"train__epochs": 2.0}, "got train.steps 2000 and train.epochs 2.0"),
+        ({"train__epochs": -1.0}, "train.epochs must be 0 or more, got -1.0"),
+        ({"task": "pretrainin"}, "config.task is 'pretrainin', wanted one of .*pretraining"),
+        ({"task": 3}, "config.task is 3, wanted text"),
+        ({"init_from": None}, "config.init_from is None, wanted text"),
         ({"train__steps": None}, "train.steps must be a whole number, got None"),
         ({"train__steps": 10.5}, "train.steps must be a whole number, got 10.5"),
         ({"train__steps": True}, "train.steps must be a whole number, got True"),
         ({"train__batch_size": 0}, "train.batch_size must be at least 1, got 0"),
         ({"train__accumulation_steps": 0}, "train.accumulation_steps must be at least 1"),
-        ({"train__eval_every": -1}, "train.eval_every must be 0 or more, got -1"),
+        ({"train__eval_every": -2}, "train.eval_every must be -1, 0 or more, got -2"),
         ({"train__eval_steps": -1}, "train.eval_steps must be 0 or more, got -1"),
         ({"train__eval_batch_size": -2}, "train.eval_batch_size must be 0 or more, got -2"),
         ({"optimizer__learning_rate": "1e-4"}, "learning_rate must be a number, got '1e-4'"),
@@ -124,7 +134,7 @@ def test_every_key_of_a_config_is_read_somewhere():
 )
 def test_a_wrong_key_or_value_is_named(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
-        parse(config(**changes)).network(100)
+        network(parse(config(**changes)), 100)
     assert "\n" not in str(caught.value)
 
 
@@ -143,9 +153,9 @@ def test_any_length_of_memory_fits(mem_len):
 
 
 def test_the_size_of_the_vocabulary_is_taken_or_compared():
-    assert parse(config(model__n_token=0)).network(123).n_token == 123
-    assert parse(config(model__n_token=123)).network(123).n_token == 123
+    assert network(parse(config(model__n_token=0)), 123).n_token == 123
+    assert network(parse(config(model__n_token=123)), 123).n_token == 123
     with pytest.raises(
-        ValueError, match=r"model.n_token is 99, but the vocabulary of data.train has 123 pieces"
+        ValueError, match=r"model.n_token is 99, but the vocabulary of the data has 123 pieces"
     ):
-        parse(config(model__n_token=99)).network(123)
+        network(parse(config(model__n_token=99)), 123)

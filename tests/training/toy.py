@@ -12,6 +12,7 @@ WIDTH = 3
 class ToyTask:
     tokens_per_example = 4
     flops_per_example = 100.0
+    steps_per_epoch = 5
 
     def __init__(self, global_batch_size=8, rows_per_group=1, poisoned_step=-1):
         self.global_batch_size = global_batch_size

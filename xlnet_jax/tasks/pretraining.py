@@ -16,16 +16,97 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float, Int
 
 from xlnet_jax.data import pipeline
+from xlnet_jax.data.manifest import MODEL_NAME, Manifest, differences
+from xlnet_jax.data.normalization import Normalization
+from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model import visibility
 from xlnet_jax.model.config import XLNetConfig
 from xlnet_jax.model.heads import PermutationLanguageModel
+from xlnet_jax.tasks import sources
+from xlnet_jax.tasks.data_config import PretrainingDataConfig
+from xlnet_jax.tasks.flops import useful_flops
 from xlnet_jax.tasks.sources import Source
-from xlnet_jax.tasks.task import Batch, LossSum, Params
+from xlnet_jax.tasks.task import Batch, Context, LossSum, Params
 
 _EXAMPLES_PER_BLOCK = 256  # drawn together by the input pipeline
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(PretrainingDataConfig):
+    """Section `data` of a config; where the data are, and how examples are made of them.
+
+    Attributes:
+        train: folder of token shards (or of the original's records).
+        heldout: held-out text of the same vocabulary; "" for none.
+        cache: local folder for copies of shards that lie on gs://; "" for the system's own.
+    """
+
+    train: str
+    heldout: str
+    cache: str
+
+    def validate(self) -> None:
+        """Raises one ValueError that names every value that does not fit, and what would."""
+        super().validate()
+        if not self.train:
+            raise ValueError(
+                "data.train is empty; set --config.data.train=DIR of `xlnet-jax corpus`"
+            )
+
+
+def make_task(data: DataConfig, context: Context) -> PretrainingTask:
+    """Opens the data, compares them with the config and with each other, and builds the model.
+
+    Raises ValueError or OSError where something is missing or does not fit.
+    """
+    source = open_data(data, data.train, context, context.batch_size, "config.train.batch_size")
+    heldout = None
+    if data.heldout:
+        size, key = context.eval_batch_size, f"config.{context.eval_batch_key}"
+        heldout = open_data(data, data.heldout, context, size, key)
+        _compare_manifests(source.manifest, heldout.manifest, data)
+    manifest = source.manifest
+    tokenizer = context.tokenizer
+    if tokenizer is not None and manifest.tokenizer_sha256 not in ("", tokenizer.sha256):
+        raise ValueError(
+            f"data.train={data.train} was made with another SentencePiece model than that of"
+            f" config.init_from (sha256 {manifest.tokenizer_sha256[:12]}…, wanted"
+            f" {tokenizer.sha256[:12]}…); build the shards with the model's own spiece.model"
+        )
+    if tokenizer is None and manifest.tokenizer_sha256:
+        tokenizer = Tokenizer(
+            epath.Path(data.train) / MODEL_NAME, Normalization.from_json(manifest.normalization)
+        )
+    model = PermutationLanguageModel(context.network(manifest.vocab_size), context.run)
+    return PretrainingTask(model, source, heldout, context.eval_steps, tokenizer)
+
+
+def open_data(data: DataConfig, folder: str, context: Context, batch_size: int, key: str) -> Source:
+    """The source of a folder; raises ValueError or OSError where it does not fit the config."""
+    return sources.open_source(
+        folder,
+        data,
+        batch_size,
+        vocab_size=context.vocab_size,
+        batch_key=key,
+        cache_dir=data.cache or None,
+    )
+
+
+def _compare_manifests(train: Manifest, heldout: Manifest, data: DataConfig) -> None:
+    wanted = train.to_json()
+    same = ["vocab_size", "special_ids"]
+    if train.tokenizer_sha256 and heldout.tokenizer_sha256:  # the original's records tell no more
+        same += ["tokenizer_sha256", "normalization", "use_eod", "dtype"]
+    if lines := differences(heldout, {key: wanted[key] for key in same}):
+        raise ValueError(
+            f"data.heldout={data.heldout} was not made like data.train={data.train}:"
+            f" {'; '.join(lines)}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +118,44 @@ class PretrainingTask:
         source: training examples.
         heldout: held-out examples, or None.
         eval_steps: held-out batches used, from the beginning; 0 for all.
+        tokenizer: of the shards; None for records.
     """
 
     model: PermutationLanguageModel
     source: Source
     heldout: Source | None = None
     eval_steps: int = 0
+    tokenizer: Tokenizer | None = None
+
+    @property
+    def network(self) -> XLNetConfig:
+        """Its vocabulary is that of the shards."""
+        return self.model.config
+
+    @property
+    def has_heldout(self) -> bool:
+        """Whether held-out text was given."""
+        return self.heldout is not None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps until every row has gone through its stretch of text."""
+        return self.source.steps_per_epoch
+
+    @property
+    def introduction(self) -> str:
+        """Tokens of the training text."""
+        tokens = self.source.manifest.totals["tokens"]
+        return f"{tokens:,} tokens of text in {self.steps_per_epoch:,} steps an epoch"
+
+    def describe_heldout(self) -> dict[str, Any]:
+        """Entropy in nats of the held-out targets under their own counts, and how many they are."""
+        counts = np.zeros(self.network.n_token, np.int64)
+        rows = slice(0, self.heldout.global_batch_size if self.heldout else 0)
+        for batch in self.eval_batches(rows):
+            targets = np.take_along_axis(batch["tokens"], batch["target_positions"], axis=1)
+            counts += np.bincount(targets[batch["target_weights"] > 0], minlength=counts.size)
+        return {"unigram_entropy": unigram_entropy(counts), "targets": int(counts.sum())}
 
     @property
     def global_batch_size(self) -> int:
@@ -153,21 +266,3 @@ def unigram_entropy(counts: Int[np.ndarray, "V"]) -> float:
     """
     frequency = counts[counts > 0] / counts.sum()
     return float(-(frequency * np.log(frequency)).sum())
-
-
-def useful_flops(config: XLNetConfig, seq_len: int, mem_len: int, num_predict: int) -> float:
-    """Forward and backward operations of one example that the objective needs.
-
-    Two per multiply-add, times three for forward and backward; T + P query rows, keys and values
-    of T + M tokens, three products with the S keys per row and head (content, position, value),
-    one logit product per target. Not counted: the position projection (shared by the batch),
-    lookups, normalizations, anything recomputed. XLNet-Base at T = 512, M = 384, P = 85 gives
-    0.431e12, XLNet-Large 1.425e12.
-    """
-    width, heads = config.d_model, config.n_head * config.d_head
-    keys, rows = mem_len + seq_len, seq_len + num_predict
-    projections = width * heads * (2 * rows + 2 * keys)
-    feed_forward = 2 * rows * width * config.d_inner
-    scores = 3 * rows * keys * heads
-    logits = num_predict * config.n_token * width
-    return 6.0 * (config.n_layer * (projections + feed_forward + scores) + logits)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
+
+from xlnet_jax.data.tokenizer import Tokenizer
+from xlnet_jax.model.config import RunConfig, XLNetConfig
 
 Batch = Mapping[str, Any]
 Params = Any
@@ -27,8 +30,57 @@ class LossSum(NamedTuple):
     memory: Array | None
 
 
+class Context(NamedTuple):
+    """What a task is made from, beside its own section `data` of the config.
+
+    A task is a module of `xlnet_jax.tasks` with a frozen dataclass `DataConfig` (the keys of that
+    section, with `validate()`) and `make_task(data: DataConfig, context: Context) -> Task`.
+
+    Attributes:
+        network: the network for a vocabulary of the given size; raises ValueError if the config
+            or the pretrained weights say another size.
+        vocab_size: what these say; None if neither does.
+        run: dropout, memory, precision.
+        tokenizer: that of the pretrained weights or of the work directory; None if there is none.
+        seed: of everything random.
+        batch_size: examples an update, over all processes.
+        eval_batch_size: examples a held-out batch.
+        eval_batch_key: the config key that says `eval_batch_size`, for messages.
+        eval_steps: held-out batches of an evaluation while training; 0 for all.
+    """
+
+    network: Callable[[int], XLNetConfig]
+    vocab_size: int | None
+    run: RunConfig
+    tokenizer: Tokenizer | None
+    seed: int
+    batch_size: int
+    eval_batch_size: int
+    eval_batch_key: str
+    eval_steps: int
+
+
 class Task(Protocol):
     """A kind of work: where batches come from, and their loss."""
+
+    @property
+    def network(self) -> XLNetConfig:
+        """The network, to be stored beside the weights."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """To be stored beside the weights; None if the data came as ids of a lost vocabulary."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates that pass once over the training data."""
+
+    @property
+    def introduction(self) -> str:
+        """The training data in one line."""
+
+    def identity(self) -> dict[str, Any]:
+        """What the data position refers to: a resumed run must have the same."""
 
     @property
     def global_batch_size(self) -> int:
@@ -62,3 +114,39 @@ class Task(Protocol):
 
     def eval_batches(self, rows: slice) -> Iterator[dict[str, np.ndarray]]:
         """Held-out batches, the same ones every time; nothing if there is no held-out data."""
+
+    @property
+    def has_heldout(self) -> bool:
+        """Whether there is anything to evaluate on."""
+
+    def describe_heldout(self) -> dict[str, Any]:
+        """What to print beside the held-out loss."""
+
+
+@runtime_checkable
+class PredictingTask(Task, Protocol):
+    """A task whose examples each have an answer; it is judged by scores and not by its loss.
+
+    Predictions are one entry a feature, in the order of the features: an array [num_features, ...],
+    or a list where shapes differ.
+    """
+
+    eval_splits: Sequence[str]
+
+    def predict_batches(self, split: str, rows: slice) -> Iterator[dict[str, np.ndarray]]:
+        """All features of a split once; "index" [B] says which, -1 for rows that fill up."""
+
+    def predict(self, params: Params, batch: Batch) -> dict[str, Array]:
+        """Pure: arrays [B, ...]."""
+
+    def score(self, split: str, predictions: Mapping[str, Any]) -> dict[str, float]:
+        """Metrics of a labelled split."""
+
+    def resolved_data(self) -> dict[str, Any]:
+        """Keys of section `data` that the data themselves have answered, to be stored."""
+
+    def warning(self, split: str, predictions: Mapping[str, Any]) -> str:
+        """What is suspicious about the predictions; "" if nothing."""
+
+    def write_predictions(self, split: str, predictions: Mapping[str, Any], output: str) -> None:
+        """Writes to a file, a folder, or standard output ("-")."""

@@ -39,12 +39,15 @@ class CheckpointConfig:
         keep: newest checkpoints kept; 0 for all.
         keep_every: checkpoints at multiples of this many steps are kept for good; 0 for none.
         asynchronous: train on while the files are written.
+        best_metric: held-out metric whose best checkpoint is kept apart, in WORKDIR/best; "" for
+            none. The higher the better, but for names that end in "loss" or "perplexity".
     """
 
     save_every: int = 1000
     keep: int = 3
     keep_every: int = 0
     asynchronous: bool = True
+    best_metric: str = ""
 
     def __post_init__(self) -> None:
         if self.save_every < 1:
@@ -119,6 +122,10 @@ class Checkpointer:
         """Steps of complete checkpoints, ascending."""
         self._manager.reload()
         return sorted(self._manager.all_steps())
+
+    def stored(self, step: int) -> Mapping[str, Any]:
+        """What was given to `save` beside the state of a step."""
+        return self._info(step)["stored"]
 
     def restore(
         self,

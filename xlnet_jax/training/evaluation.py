@@ -1,21 +1,33 @@
-"""Held-out loss."""
+"""How good parameters are on held-out data: a mean loss, or predictions and their score."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from xlnet_jax.tasks.task import Params, Task
+from xlnet_jax.tasks.task import Params, PredictingTask, Task
 from xlnet_jax.training import sharding
 from xlnet_jax.training.step import EvalSums, make_eval_step
 
+Evaluate = Callable[[Params], dict[str, float]]
 
-class Evaluator:
-    """Evaluates parameters on a task's held-out batches, each `batch_size` rows in all."""
+
+def make_evaluator(
+    task: Task, mesh: Mesh, batch_size: int, say: Callable[[str], None] = lambda text: None
+) -> Evaluate:
+    """What judges parameters of a task; `batch_size` held-out rows in all at a time."""
+    if isinstance(task, PredictingTask):
+        return Scorer(task, mesh, batch_size, say)
+    return LossEvaluator(task, mesh, batch_size)
+
+
+class LossEvaluator:
+    """The mean loss over held-out batches, memory carried from one to the next."""
 
     def __init__(self, task: Task, mesh: Mesh, batch_size: int):
         self._task, self._mesh, self._batch_size = task, mesh, batch_size
@@ -23,7 +35,7 @@ class Evaluator:
         self._eval_step = jax.jit(make_eval_step(task), donate_argnums=1)
 
     def __call__(self, params: Params) -> dict[str, float]:
-        """The mean loss over all targets of all held-out batches, memory carried.
+        """The mean loss over all targets of all held-out batches.
 
         Raises ValueError if there are no targets.
         """
@@ -34,14 +46,61 @@ class Evaluator:
             memory = jax.device_put(memory, sharding.memory_sharding(self._mesh))
         sums = EvalSums(total, weight, memory)
         for batch in self._task.eval_batches(self._rows):
-            sums = self._eval_step(params, sums, self._place(batch))
+            sums = self._eval_step(params, sums, sharding.place_batch(batch, self._mesh))
         if float(sums.weight) == 0:
             raise ValueError("the held-out data gave no targets; give more text in data.heldout")
         loss = float(sums.total) / float(sums.weight)
         return {"heldout_loss": loss, "heldout_perplexity": perplexity(loss)}
 
-    def _place(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        return sharding.place_batch(batch, self._mesh)
+
+class Predictor:
+    """Predictions for all features of a split, each exactly once, on all devices."""
+
+    def __init__(self, task: PredictingTask, mesh: Mesh, batch_size: int):
+        self._task, self._mesh = task, mesh
+        self._rows = sharding.local_rows(mesh, batch_size)
+        self._predict = jax.jit(task.predict, out_shardings=sharding.replicated(mesh))
+
+    def __call__(self, params: Params, split: str) -> dict[str, Any]:
+        """By name, in the order of the features; see `tasks.task.PredictingTask`."""
+        found: dict[str, dict[int, np.ndarray]] = {}
+        for batch in self._task.predict_batches(split, self._rows):
+            placed = sharding.place_batch(batch, self._mesh)
+            outputs = dict(self._predict(params, placed), index=placed["index"])
+            outputs = {name: sharding.fetch(array) for name, array in outputs.items()}
+            index = outputs.pop("index")
+            for name, values in outputs.items():
+                of_name = found.setdefault(name, {})
+                of_name.update((int(i), v) for i, v in zip(index, values, strict=True) if i >= 0)
+        return {name: _in_order(values) for name, values in found.items()}
+
+
+class Scorer:
+    """Scores of every labelled split that a task is evaluated on."""
+
+    def __init__(
+        self, task: PredictingTask, mesh: Mesh, batch_size: int, say: Callable[[str], None]
+    ):
+        self._task, self._say = task, say
+        self._predictor = Predictor(task, mesh, batch_size)
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        """Metrics as SPLIT_NAME; a suspicious result is said."""
+        metrics: dict[str, float] = {}
+        for split in self._task.eval_splits:
+            predictions = self._predictor(params, split)
+            scores = self._task.score(split, predictions)
+            metrics |= {f"{split}_{name}": value for name, value in scores.items()}
+            if warning := self._task.warning(split, predictions):
+                self._say(f"warning: {split}: {warning}")
+        return metrics
+
+
+def _in_order(values: dict[int, np.ndarray]) -> Any:
+    """One array if all entries are of one shape, else a list."""
+    ordered = [values[index] for index in range(len(values))]
+    same = len({value.shape for value in ordered}) <= 1
+    return np.stack(ordered) if ordered and same else ordered
 
 
 def perplexity(loss: float) -> float:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from xlnet_jax.tasks.task import Params, Task
 from xlnet_jax.training import sharding
+from xlnet_jax.training.best import BestKeeper
 from xlnet_jax.training.checkpoint import Checkpointer
 from xlnet_jax.training.evaluation import perplexity
 from xlnet_jax.training.optimizer import Schedule
@@ -40,15 +41,16 @@ class Loop:
         evaluate: Callable[[Params], dict[str, float]] | None,
         schedule: Schedule,
         checkpointer: Checkpointer,
+        best: BestKeeper,
         reporter: Reporter,
         stored: Mapping[str, Any],
-        steps_per_epoch: int,
         peak_flops: float,
     ):
         self.settings, self.task, self.mesh = settings, task, mesh
         self.train_step, self.evaluate, self.schedule = train_step, evaluate, schedule
         self.checkpointer, self.reporter, self.stored = checkpointer, reporter, stored
-        self.steps_per_epoch, self.peak_flops = steps_per_epoch, peak_flops
+        self.best, self.peak_flops = best, peak_flops
+        self.metrics: dict[str, float] = {}  # of the last evaluation
         self._mark = (time.perf_counter(), 0)  # when, and at which step, throughput was last taken
         self._paused = 0.0  # seconds since then spent on evaluation and saving
 
@@ -80,7 +82,7 @@ class Loop:
                     self._report(state, step)
                 if self.evaluate and due(step, train.eval_every, last):
                     with self._pause():
-                        self.reporter.write(step, self.evaluate(state.params))
+                        self._evaluate(state, step)
                 if due(step, self.settings.checkpoint.save_every, last) or stopping:
                     with self._pause():
                         self._check_finite(state)
@@ -89,6 +91,14 @@ class Loop:
             if stopping:
                 self.reporter.say(f"SIGTERM: stopped at step {step:,}; all of it is saved")
         return state
+
+    def _evaluate(self, state: TrainState, step: int) -> None:
+        assert self.evaluate is not None
+        self.metrics = self.evaluate(state.params)
+        self.reporter.write(step, self.metrics)
+        self._check_finite(state)
+        if self.best.offer(state, self.metrics, self.stored):
+            self.reporter.say(f"step {step:,} is the best so far")
 
     def _report(self, state: TrainState, step: int) -> None:
         window: Window = jax.device_get(state.window)  # waits for the device
@@ -99,7 +109,7 @@ class Loop:
         self._mark, self._paused = (now, step), 0.0
         loss = float(window.loss / window.steps)
         metrics = {
-            "epoch": step / self.steps_per_epoch,
+            "epoch": step / self.task.steps_per_epoch,
             "loss": loss,
             "perplexity": perplexity(loss),
             "grad_norm": float(window.grad_norm / window.steps),

@@ -140,8 +140,6 @@ class Reporter:
         """Adds a line of metrics, everywhere."""
         if not self._active:
             return
-        if unknown := metrics.keys() - set(COLUMNS):
-            raise KeyError(f"metrics without a column: {unknown}")
         self._rows.append({"step": step, **metrics})
         self._flush()
         if self._writer is not None:
@@ -151,7 +149,7 @@ class Reporter:
                 for name, value in metrics.items():
                     tf.summary.scalar(name, value)
             self._writer.flush()
-        shown = {k: f"{metrics[k]:.4g}" for k in SHOWN if k in metrics}
+        shown = {k: f"{v:.4g}" for k, v in metrics.items() if k in SHOWN or k not in COLUMNS}
         if self._bar is not None:
             self._bar.set_postfix(shown)
         else:
@@ -202,7 +200,8 @@ class Reporter:
 
     def _flush(self) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        others = {name for row in self._rows for name in row} - set(COLUMNS)
+        writer = csv.DictWriter(text, [*COLUMNS, *sorted(others)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
         path = self.folder / "metrics.csv"
@@ -217,18 +216,21 @@ def draw_curves(rows: list[dict[str, Any]], path: epath.Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6), layout="constrained")
+    scores = sorted({name for row in rows for name in row} - set(COLUMNS))
     panels = (
-        ("nats a target", ("loss", "heldout_loss")),
+        ("nats", ("loss", "heldout_loss")),
         ("learning rate", ("learning_rate",)),
         ("gradient norm", ("grad_norm",)),
-        ("tokens a second", ("tokens_per_second",)),
+        ("held-out scores", tuple(scores))
+        if scores
+        else ("tokens a second", ("tokens_per_second",)),
     )
     for index, (title, names) in enumerate(panels):
         axes = figure.add_subplot(2, 2, index + 1)
         for name in names:
             points = [(row["step"], row[name]) for row in rows if name in row]
             if points:
-                marker = "o" if name == "heldout_loss" else None
+                marker = "o" if name == "heldout_loss" or name in scores else None
                 axes.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=4)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)

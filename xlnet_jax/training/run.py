@@ -1,22 +1,24 @@
-"""From a config to a running job: what `xlnet-jax train` and `evaluate` do."""
+"""From a config to a running job: what `xlnet-jax train`, `evaluate` and `predict` do."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from xlnet_jax.tasks.pretraining import PretrainingTask, unigram_entropy
-from xlnet_jax.tasks.task import Params
+from xlnet_jax.convert import model_files
+from xlnet_jax.convert.pretrained import merge_params
+from xlnet_jax.tasks.task import PredictingTask, Task
 from xlnet_jax.training import reporting, setup, sharding, workdir
+from xlnet_jax.training.best import BestKeeper, best_folder
 from xlnet_jax.training.checkpoint import Checkpointer, Restored, abstract_state
-from xlnet_jax.training.evaluation import Evaluator
+from xlnet_jax.training.evaluation import Predictor, make_evaluator
 from xlnet_jax.training.loop import Loop
 from xlnet_jax.training.optimizer import make_optimizer, make_schedule
 from xlnet_jax.training.settings import Settings, parse
@@ -26,70 +28,103 @@ from xlnet_jax.training.step import TrainStep, make_train_step
 Stored = Mapping[str, Any]
 
 
-def train(config: Mapping[str, Any], folder: str) -> TrainState:
-    """Trains in `folder`, resuming what is there.
+def train(config: Mapping[str, Any], folder: str) -> dict[str, float]:
+    """Trains in `folder`, resuming what is there; returns the last held-out metrics.
 
     Raises ValueError or OSError for wrong input, FloatingPointError if training diverges.
     """
     # 1. The config, checked as a whole, before anything is made or read.
     settings = parse(config)
     with workdir.claim(folder):
-        # 2. The data, compared with the config and with each other.
-        task = setup.make_task(settings)
+        # 2. What to start from, and the data, compared with the config and with each other.
+        foundation = setup.find_foundation(settings, folder)
+        task = setup.make_task(settings, foundation)
+        settings = settings.for_epochs(task.steps_per_epoch)
         # 3. Where things live.
         mesh = setup.make_mesh(settings, task)
-        stored = {"config": _plain(config), "data": task.identity()}
+        stored = {"config": _plain(_resolved(config, task)), "data": task.identity()}
         with contextlib.closing(Checkpointer(folder, settings.checkpoint)) as checkpointer:
-            return _train(settings, stored, folder, task, mesh, checkpointer)
+            return _train(settings, stored, folder, task, foundation, mesh, checkpointer)
 
 
 def _train(
     settings: Settings,
     stored: Stored,
     folder: str,
-    task: PretrainingTask,
+    task: Task,
+    foundation: setup.Foundation,
     mesh: Mesh,
     checkpointer: Checkpointer,
-) -> TrainState:
+) -> dict[str, float]:
     shapes = jax.eval_shape(task.init_params, jax.random.key(settings.seed))
     optimizer = make_optimizer(settings.optimizer, settings.train.steps, shapes)
-    # 4. The state: this workdir's newest whole checkpoint, else from scratch.
+    # 4. The state: this workdir's newest whole checkpoint > pretrained weights > from scratch.
     new_state = functools.partial(make_state, task, optimizer, settings.seed)
     abstract = jax.eval_shape(new_state)
     shardings = state_shardings(abstract, mesh)
     restored = checkpointer.restore(
         abstract_state(abstract, shardings), check=functools.partial(_check_run, stored)
     )
-    state = restored.tree if restored else jax.jit(new_state, out_shardings=shardings)()
+    origin: list[str] = []
+    if restored:
+        state = restored.tree
+    else:
+        state = jax.jit(new_state, out_shardings=shardings)()
+        if foundation.weights is not None:
+            state, origin = _with_pretrained(state, shardings, foundation)
     # 5. From here on the folder is this run's.
     workdir.store_config(checkpointer.directory.parent, stored["config"])
+    if jax.process_index() == 0:
+        model_files.write_model_files(folder, task.network, task.tokenizer)
     reporter = reporting.Reporter(
         folder, settings.report, train_steps=settings.train.steps, start_step=int(state.step)
     )
     peak, source = reporting.peak_flops(settings.run.dtype)
     _introduce(reporter, settings, task, state, f"{peak / 1e12:.3g} TFLOP/s, {source}")
-    _say_where_from(reporter, settings, stored, restored)
+    for line in origin or _where_from(settings, stored, restored):
+        reporter.say(line)
+    evaluate = None
+    if task.has_heldout:
+        evaluate = make_evaluator(task, mesh, setup.eval_batch_size(settings), reporter.say)
+    best = BestKeeper(folder, settings.checkpoint)
     loop = Loop(
         settings=settings,
         task=task,
         mesh=mesh,
         train_step=_make_train_step(settings, task, optimizer, shardings),
-        evaluate=_make_evaluator(settings, task, mesh),
+        evaluate=evaluate,
         schedule=make_schedule(settings.optimizer, settings.train.steps),
         checkpointer=checkpointer,
+        best=best,
         reporter=reporter,
         stored=stored,
-        steps_per_epoch=task.source.steps_per_epoch,
         peak_flops=peak,
     )
-    with contextlib.closing(reporter):
+    with contextlib.closing(reporter), contextlib.closing(best):
         reporter.start()
-        return loop.run(state)
+        loop.run(state)
+    return loop.metrics
+
+
+def _with_pretrained(
+    state: TrainState, shardings: TrainState, foundation: setup.Foundation
+) -> tuple[TrainState, list[str]]:
+    """The state with the weights of `init_from`, and what was loaded and what was not."""
+    assert foundation.weights is not None
+    fresh = jax.tree.map(sharding.fetch, state.params)
+    params, report = merge_params(fresh, foundation.weights.params)
+    placed = jax.device_put(params, shardings.params)
+    lines = [f"starting from {foundation.source}: {len(report.loaded)} parameters loaded"]
+    if report.fresh:
+        lines.append(f"not there, so left at random: {', '.join(report.fresh)}")
+    if report.unused:
+        lines.append(f"there, but not used: {', '.join(report.unused)}")
+    return state.replace(params=placed), lines
 
 
 def _make_train_step(
     settings: Settings,
-    task: PretrainingTask,
+    task: Task,
     optimizer: optax.GradientTransformation,
     shardings: TrainState,
 ) -> TrainStep:
@@ -105,55 +140,88 @@ def _make_train_step(
     return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
 
 
-def _make_evaluator(
-    settings: Settings, task: PretrainingTask, mesh: Mesh
-) -> Callable[[Params], dict[str, float]] | None:
-    if task.heldout is None:
-        return None
-    return Evaluator(task, mesh, setup.eval_batch_size(settings))
-
-
 def evaluate(
     config: Mapping[str, Any], folder: str, *, checkpoint: str | int = "latest"
-) -> dict[str, Any]:
-    """Held-out loss of a checkpoint of `folder`, beside the unigram entropy of the same targets.
+) -> list[dict[str, Any]]:
+    """Held-out metrics of checkpoints of `folder`: one, the best ("best"), or "all".
 
     Raises ValueError or OSError for wrong input.
     """
-    settings = parse(config)
-    checkpointer = Checkpointer(folder, settings.checkpoint, read_only=True)
-    task = setup.make_task(settings)
-    if task.heldout is None:
-        raise ValueError("data.heldout is empty; set --config.data.heldout=DIR to evaluate on")
+    settings, task, mesh = _open(config, folder)
+    if not task.has_heldout:
+        key = "heldout" if hasattr(settings.data, "heldout") else "dev"
+        raise ValueError(f"data.{key} is empty; set --config.data.{key}=PATH to evaluate on")
     setup.check_eval_batch_size(settings, task)
-    mesh = sharding.make_mesh()
+    judge = make_evaluator(task, mesh, setup.eval_batch_size(settings), _warn)
+    described = task.describe_heldout()
+    results = []
+    for restored in _checkpoints(settings, task, mesh, config, folder, checkpoint):
+        metrics = judge(restored.tree)
+        skipped = {"skipped_checkpoints": list(restored.skipped)}
+        results.append({"step": restored.step, **metrics, **described, **skipped})
+    return results
+
+
+def predict(
+    config: Mapping[str, Any],
+    folder: str,
+    *,
+    split: str,
+    output: str,
+    checkpoint: str | int = "latest",
+) -> int:
+    """Writes the predictions of a checkpoint of `folder` for a split; returns their number.
+
+    Raises ValueError or OSError for wrong input.
+    """
+    settings, task, mesh = _open(config, folder)
+    if not isinstance(task, PredictingTask):
+        raise ValueError(f"the task {settings.task!r} of {folder} has no predictions to write")
+    setup.check_eval_batch_size(settings, task)
+    (restored,) = _checkpoints(settings, task, mesh, config, folder, checkpoint)
+    predictor = Predictor(task, mesh, setup.eval_batch_size(settings))
+    predictions = predictor(restored.tree, split)
+    if jax.process_index() == 0:
+        task.write_predictions(split, predictions, output)
+    return len(next(iter(predictions.values()), ()))
+
+
+def _open(config: Mapping[str, Any], folder: str) -> tuple[Settings, Task, Mesh]:
+    """Settings, task and devices of a run that has started."""
+    settings = parse(config)
+    task = setup.make_task(settings, setup.find_foundation(settings, folder))
+    return settings, task, sharding.make_mesh()
+
+
+def _checkpoints(
+    settings: Settings,
+    task: Task,
+    mesh: Mesh,
+    config: Mapping[str, Any],
+    folder: str,
+    which: str | int,
+) -> Iterator[Restored]:
+    """Parameters of the checkpoints asked for, one after another."""
     shapes = jax.eval_shape(task.init_params, jax.random.key(settings.seed))
     everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
-    with contextlib.closing(checkpointer):
-        restored = checkpointer.restore_params(
-            abstract_state(shapes, everywhere),
-            step=None if checkpoint == "latest" else int(checkpoint),
-            check=functools.partial(_check_network, {"config": _plain(config)}),
-        )
-    batch_size = setup.eval_batch_size(settings)
-    metrics = Evaluator(task, mesh, batch_size)(restored.tree)
-    counts = _count_targets(task, batch_size)
-    return {
-        "step": restored.step,
-        **metrics,
-        "unigram_entropy": unigram_entropy(counts),
-        "targets": int(counts.sum()),
-        "skipped_checkpoints": list(restored.skipped),
-    }
+    place = best_folder(folder) if which == "best" else folder
+    with contextlib.closing(Checkpointer(place, settings.checkpoint, read_only=True)) as saved:
+        steps: list[int | None] = [None]
+        if which == "all":
+            steps = [*saved.steps()] or [None]
+        elif which not in ("latest", "best"):
+            steps = [int(which)]
+        for step in steps:
+            yield saved.restore_params(
+                abstract_state(shapes, everywhere),
+                step=step,
+                check=functools.partial(_check_network, {"config": _plain(config)}),
+            )
 
 
-def _count_targets(task: PretrainingTask, batch_size: int) -> np.ndarray:
-    """How often each vocabulary entry is a target in the held-out batches."""
-    counts = np.zeros(task.model.config.n_token, np.int64)
-    for batch in task.eval_batches(slice(0, batch_size)):
-        targets = np.take_along_axis(batch["tokens"], batch["target_positions"], axis=1)
-        counts += np.bincount(targets[batch["target_weights"] > 0], minlength=counts.size)
-    return counts
+def _warn(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)
 
 
 def _check_run(stored: Stored, found: Stored) -> None:
@@ -175,42 +243,36 @@ def _check_network(stored: Stored, found: Stored) -> None:
 
 
 def _introduce(
-    reporter: reporting.Reporter,
-    settings: Settings,
-    task: PretrainingTask,
-    state: TrainState,
-    peak: str,
+    reporter: reporting.Reporter, settings: Settings, task: Task, state: TrainState, peak: str
 ) -> None:
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     reporter.say(
         f"{parameters:,} parameters, {jax.device_count()} × {jax.devices()[0].device_kind}, {peak}"
     )
-    per_step = task.global_batch_size * task.tokens_per_example
-    reporter.say(
-        f"{task.source.manifest.totals['tokens']:,} tokens of text in"
-        f" {task.source.steps_per_epoch:,} steps an epoch; {settings.train.steps:,} steps of"
-        f" {per_step:,} tokens"
-    )
+    per_step = round(task.global_batch_size * task.tokens_per_example)
+    reporter.say(f"{task.introduction}; {settings.train.steps:,} steps of {per_step:,} tokens")
 
 
-def _say_where_from(
-    reporter: reporting.Reporter, settings: Settings, stored: Stored, restored: Restored | None
-) -> None:
+def _where_from(settings: Settings, stored: Stored, restored: Restored | None) -> list[str]:
     if restored is None:
-        reporter.say("starting from random weights; the first step takes longer, it compiles")
-        return
-    for line in restored.skipped:
-        reporter.say(f"not used: {line}")
+        return ["starting from random weights; the first step takes longer, it compiles"]
+    lines = [f"not used: {line}" for line in restored.skipped]
     allowed, _ = workdir.compare_configs(restored.stored["config"], stored["config"])
-    for line in allowed:
-        reporter.say(f"changed since the checkpoint: {line}")
+    lines += [f"changed since the checkpoint: {line}" for line in allowed]
     if restored.step < settings.train.steps:
-        reporter.say(f"resuming at step {restored.step:,}")
-    else:
-        reporter.say(
-            f"nothing to do: the checkpoint is of step {restored.step:,}, and train.steps is"
-            f" {settings.train.steps:,}"
-        )
+        return [*lines, f"resuming at step {restored.step:,}"]
+    return [
+        *lines,
+        f"nothing to do: the checkpoint is of step {restored.step:,}, and train.steps is"
+        f" {settings.train.steps:,}",
+    ]
+
+
+def _resolved(config: Mapping[str, Any], task: Task) -> Mapping[str, Any]:
+    """The config with what the data have answered (labels, say)."""
+    if not isinstance(task, PredictingTask):
+        return config
+    return {**config, "data": {**config["data"], **task.resolved_data()}}
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

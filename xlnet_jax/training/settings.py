@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.util
+import math
+import pkgutil
 import typing
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, TypeVar
 
+from etils import epath
+
+from xlnet_jax import tasks
 from xlnet_jax.model.config import RunConfig, XLNetConfig
-from xlnet_jax.tasks.sampling import PretrainingDataConfig
 from xlnet_jax.training.checkpoint import CheckpointConfig
 from xlnet_jax.training.optimizer import OptimizerConfig, make_schedule
 from xlnet_jax.training.reporting import ReportConfig
@@ -21,69 +28,78 @@ class TrainConfig:
     """Section `train` of a config.
 
     Attributes:
-        steps: updates in all.
+        steps: updates in all; 0 to take `epochs`.
+        epochs: passes over the training data, if `steps` is 0.
         batch_size: examples an update, over all devices and accumulation steps.
         accumulation_steps: parts that a batch is worked off in, one after another.
-        eval_every: steps between evaluations on held-out text; also at the end. 0 for never.
+        eval_every: steps between evaluations on held-out data; also at the end. 0 for never, -1
+            for once an epoch.
         eval_steps: held-out batches of an evaluation; 0 for all.
         eval_batch_size: examples a held-out batch; 0 for `batch_size`.
     """
 
     steps: int
     batch_size: int
+    epochs: float = 0.0
     accumulation_steps: int = 1
     eval_every: int = 0
     eval_steps: int = 0
     eval_batch_size: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation_steps"):
+        if not self.epochs >= 0:
+            raise ValueError(f"train.epochs must be 0 or more, got {self.epochs}")
+        if self.steps < 0 or (self.steps == 0) == (self.epochs == 0):
+            raise ValueError(
+                "train.steps must be at least 1, or 0 with train.epochs above 0; got"
+                f" train.steps {self.steps} and train.epochs {self.epochs}"
+            )
+        for name in ("batch_size", "accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("eval_every", "eval_steps", "eval_batch_size"):
+        for name in ("eval_steps", "eval_batch_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name} must be 0 or more, got {getattr(self, name)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Paths:
-    """Where the data are: folders of token shards (or of the original's records).
-
-    Attributes:
-        train: training text.
-        heldout: held-out text of the same vocabulary; "" for none.
-        cache: local folder for copies of shards that lie on gs://; "" for the system's own.
-    """
-
-    train: str
-    heldout: str
-    cache: str
+        if self.eval_every < -1:
+            raise ValueError(f"train.eval_every must be -1, 0 or more, got {self.eval_every}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A whole config, checked."""
+    """A whole config, checked.
 
+    Attributes:
+        task: module of `xlnet_jax.tasks`.
+        init_from: pretrained weights to start from; "" for none.
+        network: fields of XLNetConfig (`n_token` 0 until the vocabulary is known); or one name or
+            path of a network, "" for that of `init_from`.
+        data: the task's `DataConfig`.
+    """
+
+    task: str
+    init_from: str
     seed: int
-    n_token: int  # 0 until the vocabulary is known
-    model: Mapping[str, Any]  # the rest of XLNetConfig
+    network: Mapping[str, Any] | str
     run: RunConfig
-    paths: Paths
-    data: PretrainingDataConfig
+    data: Any
     optimizer: OptimizerConfig
     train: TrainConfig
     checkpoint: CheckpointConfig
     report: ReportConfig
 
-    def network(self, vocab_size: int) -> XLNetConfig:
-        """The network for a vocabulary; `model.n_token`, if not 0, must agree with its size."""
-        if self.n_token not in (0, vocab_size):
-            raise ValueError(
-                f"model.n_token is {self.n_token}, but the vocabulary of data.train has"
-                f" {vocab_size} pieces; set config.model.n_token to that, or to 0 to take it from"
-                " the vocabulary"
-            )
-        return XLNetConfig(n_token=vocab_size, **self.model)
+    @property
+    def task_module(self) -> ModuleType:
+        """The task's module."""
+        return find_task(self.task)
+
+    def for_epochs(self, steps_per_epoch: int) -> Settings:
+        """The same with `train.steps` (and `train.eval_every` of -1) worked out."""
+        train = self.train
+        steps = train.steps or math.ceil(train.epochs * steps_per_epoch)
+        every = steps_per_epoch if train.eval_every == -1 else train.eval_every
+        resolved = dataclasses.replace(train, steps=steps, eval_every=every)
+        make_schedule(self.optimizer, steps)  # raises if they do not fit
+        return dataclasses.replace(self, train=resolved)
 
 
 def parse(config: Mapping[str, Any]) -> Settings:
@@ -92,41 +108,58 @@ def parse(config: Mapping[str, Any]) -> Settings:
     Raises ValueError that names a missing, unknown or unfitting key.
     """
     sections = {"model", "data", "optimizer", "train", "checkpoint", "report"}
-    _check_keys("", config, sections | {"seed"})
+    _check_keys("", config, sections | {"task", "init_from", "seed"})
     for name in sorted(sections):
         if not isinstance(config[name], Mapping):
             raise ValueError(f"config.{name} must be a section of keys, got {config[name]!r}")
-    data, model = dict(config["data"]), dict(config["model"])
-    path_names = _names(Paths)
-    network_names = _names(XLNetConfig)
-    run_names = _names(RunConfig) - {"bi_data", "reuse_len"}  # those are keys of `data`
-    data_names = _names(PretrainingDataConfig) - {"seed"}
-    _check_keys("data.", data, path_names | data_names)
+    for name, kind in (("task", str), ("init_from", str), ("seed", int)):
+        if not isinstance(config[name], kind) or isinstance(config[name], bool):
+            raise ValueError(f"config.{name} is {config[name]!r}, wanted {_KINDS[kind][0]}")
+    data = _data(find_task(config["task"]).DataConfig, config)
+    model = dict(config["model"])
+    from_data = {key: getattr(data, key) for key in ("bi_data", "reuse_len") if hasattr(data, key)}
+    run_names = _names(RunConfig) - {"bi_data", "reuse_len"}  # keys of `data`, where they matter
+    network_names = {"network"} if "network" in model else _names(XLNetConfig)
     _check_keys("model.", model, network_names | run_names)
-    _check_types("data.", data, Paths)
     _check_types("model.", model, RunConfig)
-    data_config = PretrainingDataConfig(seed=config["seed"], **{k: data[k] for k in data_names})
-    data_config.validate()
     settings = Settings(
+        task=config["task"],
+        init_from=config["init_from"],
         seed=config["seed"],
-        n_token=model["n_token"],
-        model={k: model[k] for k in network_names - {"n_token"}},
-        run=RunConfig(
-            bi_data=data_config.bi_data,
-            reuse_len=data_config.reuse_len,
-            **{k: model[k] for k in run_names},
-        ),
-        paths=Paths(**{k: data[k] for k in path_names}),
-        data=data_config,
+        network=model["network"] if "network" in model else {k: model[k] for k in network_names},
+        run=RunConfig(**from_data, **{k: model[k] for k in run_names}),
+        data=data,
         optimizer=_section(OptimizerConfig, "optimizer", config),
         train=_section(TrainConfig, "train", config),
         checkpoint=_section(CheckpointConfig, "checkpoint", config),
         report=_section(ReportConfig, "report", config),
     )
-    make_schedule(settings.optimizer, settings.train.steps)  # raises if they do not fit
-    if not settings.paths.train:
-        raise ValueError("data.train is empty; set --config.data.train=DIR of `xlnet-jax corpus`")
+    if settings.train.steps:
+        make_schedule(settings.optimizer, settings.train.steps)  # raises if they do not fit
     return settings
+
+
+def find_task(name: str) -> ModuleType:
+    """The module `xlnet_jax.tasks.NAME` of a task; raises ValueError with those that there are."""
+    known = []
+    for found in pkgutil.iter_modules(tasks.__path__):
+        source = importlib.util.find_spec(f"{tasks.__name__}.{found.name}")
+        if source and source.origin and "\ndef make_task(" in epath.Path(source.origin).read_text():
+            known.append(found.name)
+    if name not in known:
+        raise ValueError(f"config.task is {name!r}, wanted one of {', '.join(sorted(known))}")
+    return importlib.import_module(f"{tasks.__name__}.{name}")
+
+
+def _data(kind: Any, config: Mapping[str, Any]) -> Any:
+    """The task's own section; its `seed`, if it has one, is that of the whole config."""
+    names = _names(kind)
+    _check_keys("data.", config["data"], names - {"seed"})
+    _check_types("data.", config["data"], kind)
+    seed = {"seed": config["seed"]} if "seed" in names else {}
+    data = kind(**seed, **config["data"])
+    data.validate()
+    return data
 
 
 def _section(kind: type[T], name: str, config: Mapping[str, Any]) -> T:

@@ -1,49 +1,157 @@
-"""From settings to a task and its devices: data opened and compared, batches checked."""
+"""From settings to a task and its devices: weights to start from, data opened and compared."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from typing import NamedTuple
+
+from etils import epath
 from jax.sharding import Mesh
 
-from xlnet_jax.data.manifest import Manifest, differences
-from xlnet_jax.model.heads import PermutationLanguageModel
-from xlnet_jax.tasks import sources
-from xlnet_jax.tasks.pretraining import PretrainingTask
+from xlnet_jax.convert import model_files
+from xlnet_jax.convert.pretrained import Pretrained, load_pretrained
+from xlnet_jax.data.tokenizer import Tokenizer
+from xlnet_jax.model.config import NAMED_CONFIGS, XLNetConfig
+from xlnet_jax.tasks.task import Context, Task
 from xlnet_jax.training import sharding
 from xlnet_jax.training.settings import Settings
 
 
-def make_task(settings: Settings) -> PretrainingTask:
+class Foundation(NamedTuple):
+    """What a run stands on.
+
+    Attributes:
+        config: shape of the network; None if only the run's config says it.
+        tokenizer: None if the data bring the vocabulary.
+        weights: those of `init_from`; None without, or if the run has its own by now.
+        source: where config and tokenizer are from, for messages.
+    """
+
+    config: XLNetConfig | None
+    tokenizer: Tokenizer | None
+    weights: Pretrained | None
+    source: str
+
+
+def find_foundation(settings: Settings, folder: str) -> Foundation:
+    """The work directory's own files if it has been used, else `init_from`, else the config's.
+
+    Raises ValueError or OSError where something is missing or cannot be understood.
+    """
+    if config := model_files.read_config(folder):
+        if not isinstance(settings.network, str):  # the config says all, and checkpoints compare
+            return Foundation(None, None, None, os.fspath(folder))
+        return Foundation(config, model_files.read_tokenizer(folder), None, os.fspath(folder))
+    spiece_model = getattr(settings.data, "spiece_model", "")
+    if settings.init_from:
+        weights = load_pretrained(settings.init_from, spiece_model=spiece_model or None)
+        source = f"config.init_from={settings.init_from}"
+        return Foundation(weights.config, weights.tokenizer, weights, source)
+    tokenizer = None
+    if spiece_model:
+        tokenizer = model_files.read_vocabulary(spiece_model)
+    if settings.network == "":
+        raise ValueError(
+            "config.init_from is empty, and so is config.model.network; set one of them: pretrained"
+            " weights, or a network (a name or an xlnet_config.json) to start at random"
+        )
+    if isinstance(settings.network, str):
+        config = _read_network(settings.network, tokenizer)
+        return Foundation(config, tokenizer, None, f"config.model.network={settings.network}")
+    return Foundation(None, tokenizer, None, "config.model")
+
+
+def make_task(settings: Settings, foundation: Foundation) -> Task:
     """Opens the data, compares them with the config and with each other, and builds the model.
 
     Raises ValueError or OSError where something is missing or does not fit.
     """
-    paths, train = settings.paths, settings.train
-    source = _open(paths.train, settings, train.batch_size, "config.train.batch_size")
-    heldout = None
-    if paths.heldout:
-        key = "config.train.eval_batch_size" if train.eval_batch_size else "config.train.batch_size"
-        heldout = _open(paths.heldout, settings, eval_batch_size(settings), key)
-        _compare_manifests(source.manifest, heldout.manifest, settings)
-    network = settings.network(source.manifest.vocab_size)
-    model = PermutationLanguageModel(network, settings.run)
-    if train.eval_every and heldout is None:
+    train = settings.train
+    said = foundation.config.n_token if foundation.config else None
+    if said is None and not isinstance(settings.network, str):
+        said = settings.network["n_token"] or None
+    context = Context(
+        network=lambda vocab_size: network_for(settings, foundation, vocab_size),
+        vocab_size=said,
+        run=settings.run,
+        tokenizer=foundation.tokenizer,
+        seed=settings.seed,
+        batch_size=train.batch_size,
+        eval_batch_size=eval_batch_size(settings),
+        eval_batch_key="train.eval_batch_size" if train.eval_batch_size else "train.batch_size",
+        eval_steps=train.eval_steps,
+    )
+    task: Task = settings.task_module.make_task(settings.data, context)
+    if train.eval_every and not task.has_heldout:
+        key = "heldout" if hasattr(settings.data, "heldout") else "dev"
         raise ValueError(
-            f"train.eval_every is {train.eval_every}, but data.heldout is empty; set"
-            " --config.data.heldout=DIR or --config.train.eval_every=0"
+            f"train.eval_every is {train.eval_every}, but data.{key} is empty; set"
+            f" --config.data.{key}=PATH or --config.train.eval_every=0"
         )
-    return PretrainingTask(model, source, heldout, train.eval_steps)
+    return task
 
 
-def make_mesh(settings: Settings, task: PretrainingTask) -> Mesh:
+def network_for(settings: Settings, foundation: Foundation, vocab_size: int) -> XLNetConfig:
+    """The network for a vocabulary, if config and weights agree with its size."""
+    config = foundation.config
+    if not isinstance(settings.network, str):
+        n_token = settings.network["n_token"]
+        if n_token not in (0, vocab_size):
+            raise ValueError(
+                f"model.n_token is {n_token}, but the vocabulary of the data has {vocab_size}"
+                " pieces; set config.model.n_token to that, or to 0 to take it from the vocabulary"
+            )
+        wanted = XLNetConfig(**{**settings.network, "n_token": vocab_size})
+        if config and (lines := _differing(config, wanted)):
+            raise ValueError(f"{foundation.source} is of another network: {'; '.join(lines)}")
+        return wanted
+    assert config is not None
+    if config.n_token != vocab_size:
+        raise ValueError(
+            f"the network of {foundation.source} has n_token {config.n_token}, but the vocabulary"
+            f" has {vocab_size} pieces; give the vocabulary that belongs to it"
+            " (config.data.spiece_model)"
+        )
+    return config
+
+
+def _differing(found: XLNetConfig, wanted: XLNetConfig) -> list[str]:
+    names = [field.name for field in dataclasses.fields(found)]
+    return [
+        f"{name} {getattr(found, name)!r} there, config.model.{name} {getattr(wanted, name)!r}"
+        for name in names
+        if getattr(found, name) != getattr(wanted, name)
+    ]
+
+
+def _read_network(network: str, tokenizer: Tokenizer | None) -> XLNetConfig:
+    """A named network with the vocabulary's size, or that of an `xlnet_config.json`."""
+    if network in NAMED_CONFIGS:
+        named = NAMED_CONFIGS[network]
+        return dataclasses.replace(named, n_token=tokenizer.vocab_size) if tokenizer else named
+    path = epath.Path(network)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"config.model.network is {network!r}: no such file, and no name of"
+            f" {', '.join(NAMED_CONFIGS)}"
+        )
+    try:
+        return XLNetConfig.from_json(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{network}: {error}") from error
+
+
+def make_mesh(settings: Settings, task: Task) -> Mesh:
     """All devices; raises ValueError if a batch cannot be cut evenly over them."""
     train, group = settings.train, task.rows_per_group
     sharding.check_batch_size("train.batch_size", train.batch_size, group, train.accumulation_steps)
-    if task.heldout is not None:
+    if task.has_heldout:
         check_eval_batch_size(settings, task)
     return sharding.make_mesh()
 
 
-def check_eval_batch_size(settings: Settings, task: PretrainingTask) -> None:
+def check_eval_batch_size(settings: Settings, task: Task) -> None:
     """Raises ValueError if a held-out batch cannot be cut evenly over all devices."""
     if settings.train.eval_batch_size:
         key = "train.eval_batch_size"
@@ -55,26 +163,3 @@ def check_eval_batch_size(settings: Settings, task: PretrainingTask) -> None:
 def eval_batch_size(settings: Settings) -> int:
     """Examples of a held-out batch."""
     return settings.train.eval_batch_size or settings.train.batch_size
-
-
-def _open(folder: str, settings: Settings, batch_size: int, key: str) -> sources.Source:
-    return sources.open_source(
-        folder,
-        settings.data,
-        batch_size,
-        vocab_size=settings.n_token or None,
-        batch_key=key,
-        cache_dir=settings.paths.cache or None,
-    )
-
-
-def _compare_manifests(train: Manifest, heldout: Manifest, settings: Settings) -> None:
-    wanted = train.to_json()
-    same = ["vocab_size", "special_ids"]
-    if train.tokenizer_sha256 and heldout.tokenizer_sha256:  # the original's records tell no more
-        same += ["tokenizer_sha256", "normalization", "use_eod", "dtype"]
-    if lines := differences(heldout, {key: wanted[key] for key in same}):
-        raise ValueError(
-            f"data.heldout={settings.paths.heldout} was not made like"
-            f" data.train={settings.paths.train}: {'; '.join(lines)}"
-        )

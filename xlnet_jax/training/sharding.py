@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 DATA = "data"
@@ -62,3 +63,8 @@ def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()
     }
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+    """The whole of an array as numpy, on every process."""
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -62,8 +62,12 @@ def store_config(folder: epath.Path, config: Mapping[str, Any]) -> None:
 
 # Keys that may change when a run is resumed without changing what its state means.
 _FREE = (
+    "init_from",
     "data.train",
     "data.heldout",
+    "data.dev",
+    "data.test",
+    "data.predict",
     "data.cache",
     "model.dtype",
     "model.remat",
@@ -73,6 +77,7 @@ _FREE = (
     "model.attention_dropout",
     "optimizer.",
     "train.steps",
+    "train.epochs",
     "train.accumulation_steps",
     "train.eval_",
     "checkpoint.",

@@ -3,18 +3,22 @@
 import argparse
 import json
 import os
+from typing import TYPE_CHECKING
 
 from xlnet_jax.verbs.train import CONFIG_HELP
 
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
 TAKES_OVERRIDES = True
 
-SUMMARY = "evaluate a checkpoint of a run on held-out data"
+SUMMARY = "evaluate checkpoints of a run on held-out data"
 
 DESCRIPTION = f"""\
-Evaluates a checkpoint of a work directory on the held-out data that its config names, and ends in
-one line of JSON: step, loss, and the entropy of the same targets under their own counts. Without
---config the config stored in the work directory (config.json) is used, with any overrides given
-here.
+Evaluates checkpoints of a work directory on the held-out data that its config names, and prints one
+line of JSON for each: the step, and loss with the entropy of the same targets under their own
+counts (pretraining) or the scores of the task (fine-tuning). Without --config the config stored in
+the work directory (config.json) is used, with any overrides given here.
 
 {CONFIG_HELP}"""
 
@@ -22,6 +26,7 @@ EXAMPLES = """\
   xlnet-jax evaluate --workdir=runs/base
   xlnet-jax evaluate --workdir=runs/base --checkpoint=20000 \\
       --config=configs/pretrain.py:base
+  xlnet-jax evaluate --workdir=runs/mnli --checkpoint=best
 """
 
 
@@ -40,15 +45,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--checkpoint",
-        type=_checkpoint,
+        type=checkpoint_name,
         default="latest",
-        metavar="STEP|latest",
-        help="step number of the checkpoint, or the newest complete one",
+        metavar="STEP|latest|best|all",
+        help="step number of the checkpoint, the newest complete one, the best by"
+        " checkpoint.best_metric, or each that is there",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Reads the given or the stored config, then evaluates."""
+    config = stored_config(args)
+
+    from xlnet_jax import host_memory
+
+    host_memory.keep_freed_memory()  # before the heavy imports, which start threads
+    from xlnet_jax.training import run as training_run
+
+    results = training_run.evaluate(config.to_dict(), args.workdir, checkpoint=args.checkpoint)
+    for result in results:
+        print(json.dumps(result))
+    return 0
+
+
+def stored_config(args: argparse.Namespace) -> "ConfigDict":
+    """The config given by --config, else that of the work directory, with overrides."""
     from etils import epath
 
     from xlnet_jax import config_files
@@ -57,21 +78,14 @@ def run(args: argparse.Namespace) -> int:
     if not workdir.is_dir():
         raise FileNotFoundError(f"--workdir={args.workdir}: no such folder, wanted that of a run")
     if args.config is None:
-        config = config_files.load_json(os.fspath(workdir / "config.json"), args.overrides)
-    else:
-        config = config_files.load(args.config, args.overrides)
-
-    from xlnet_jax import host_memory
-
-    host_memory.keep_freed_memory()  # before the heavy imports, which start threads
-    from xlnet_jax.training import run as training_run
-
-    result = training_run.evaluate(config.to_dict(), args.workdir, checkpoint=args.checkpoint)
-    print(json.dumps(result))
-    return 0
+        return config_files.load_json(os.fspath(workdir / "config.json"), args.overrides)
+    return config_files.load(args.config, args.overrides)
 
 
-def _checkpoint(text: str) -> int | str:
-    if text == "latest" or text.isdecimal():
-        return text if text == "latest" else int(text)
-    raise argparse.ArgumentTypeError(f"wanted a step number or latest, got {text!r}")
+def checkpoint_name(text: str) -> int | str:
+    """The value of --checkpoint."""
+    if text in ("latest", "best", "all"):
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"wanted a step number, latest, best or all, got {text!r}")

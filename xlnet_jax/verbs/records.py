@@ -53,11 +53,15 @@ def run(args: argparse.Namespace) -> int:
     from xlnet_jax.training import settings as training_settings
 
     settings = training_settings.parse(config.to_dict())
+    if settings.task != "pretraining":
+        raise ValueError(
+            f"--config={args.config} is of the task {settings.task!r}; records are of pretraining"
+        )
     source = sampling.open_source(
-        settings.paths.train,
+        settings.data.train,
         settings.data,
         settings.train.batch_size,
-        cache_dir=settings.paths.cache or None,
+        cache_dir=settings.data.cache or None,
     )
     for epoch in range(args.num_passes):
         info = record_export.write_examples(
@@ -68,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
             uncased=args.uncased,
             use_eod=source.manifest.use_eod,
             vocab_size=source.manifest.vocab_size,
-            sp_path=f"{settings.paths.train}/spiece.model",
-            input_glob=settings.paths.train,
+            sp_path=f"{settings.data.train}/spiece.model",
+            input_glob=settings.data.train,
         )
         for name in info.filenames:
             print(f"{name}: {info.num_batch} batches of {settings.train.batch_size}")

@@ -1,0 +1,71 @@
+"""What the fine-tuning recipes share; each sets its task, its data and what it was published with.
+
+The network is that of `init_from` (or of `model.network`: a name such as base, or the path of an
+xlnet_config.json, to start at random).
+"""
+
+from ml_collections import ConfigDict
+
+
+def base_config(task: str) -> ConfigDict:
+    """A config of a task without its section `data`, which the recipe fills."""
+    config = ConfigDict()
+    config.task = task
+    config.init_from = ""
+    config.seed = 0
+
+    config.model = ConfigDict()
+    config.model.network = ""
+    config.model.dropout = 0.1
+    config.model.activation_dropout = 0.1
+    config.model.attention_dropout = 0.1
+    config.model.causal = False
+    config.model.same_length = False
+    config.model.clamp_len = -1
+    config.model.mem_len = 0
+    config.model.dtype = "bfloat16"
+    config.model.scan_layers = True
+    config.model.remat = "none"
+    config.model.init = "normal"
+    config.model.init_std = 0.02
+    config.model.init_range = 0.1
+
+    config.data = ConfigDict()
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 2e-5
+    config.optimizer.warmup_steps = 0
+    config.optimizer.schedule = "polynomial"
+    config.optimizer.min_lr_ratio = 0.0
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.beta_1 = 0.9
+    config.optimizer.beta_2 = 0.999
+    config.optimizer.epsilon = 1e-6
+    config.optimizer.bias_correction = "always"
+    config.optimizer.clip = 1.0
+    config.optimizer.layer_decay = 1.0
+    config.optimizer.layer_decay_on = "learning_rate"
+
+    config.train = ConfigDict()
+    config.train.steps = 0
+    config.train.epochs = 3.0
+    config.train.batch_size = 32
+    config.train.accumulation_steps = 1
+    config.train.eval_every = -1
+    config.train.eval_steps = 0
+    config.train.eval_batch_size = 0
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.save_every = 1_000
+    config.checkpoint.keep = 1
+    config.checkpoint.keep_every = 0
+    config.checkpoint.asynchronous = True
+    config.checkpoint.best_metric = ""
+
+    config.report = ConfigDict()
+    config.report.log_every = 50
+    config.report.tensorboard = True
+    config.report.profile_start = -1
+    config.report.profile_steps = 5
+
+    return config

@@ -1,0 +1,62 @@
+"""The best checkpoint by a held-out metric, kept apart from the newest ones."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer
+from xlnet_jax.training.state import TrainState
+
+_LOWER_IS_BETTER = ("loss", "perplexity")
+
+
+def best_folder(workdir: str) -> str:
+    """Where the best checkpoint of a work directory lives."""
+    return os.fspath(epath.Path(workdir) / "best")
+
+
+class BestKeeper:
+    """Saves a state whenever `checkpoint.best_metric` is better than ever before in this run."""
+
+    def __init__(self, workdir: str, config: CheckpointConfig):
+        self._metric = config.best_metric
+        alone = dataclasses.replace(config, keep=1, keep_every=0)
+        self._checkpointer = Checkpointer(best_folder(workdir), alone) if self._metric else None
+        self._best: float | None = None
+        if self._checkpointer and (steps := self._checkpointer.steps()):
+            self._best = self._checkpointer.stored(steps[-1])["metrics"].get(self._metric)
+
+    def offer(
+        self, state: TrainState, metrics: Mapping[str, float], stored: Mapping[str, Any]
+    ) -> bool:
+        """Saves `state` if it is the best so far, and tells whether it did.
+
+        Raises ValueError if the metric is none of those measured, OSError if saving fails.
+        """
+        if self._checkpointer is None:
+            return False
+        if self._metric not in metrics:
+            raise ValueError(
+                f"checkpoint.best_metric is {self._metric!r}; evaluation gives {sorted(metrics)}"
+            )
+        value = metrics[self._metric]
+        if self._best is not None and not self._better(value, self._best):
+            return False
+        self._best = value
+        self._checkpointer.save(state, {**stored, "metrics": dict(metrics)})
+        return True
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        if self._checkpointer is not None:
+            with contextlib.closing(self._checkpointer):
+                self._checkpointer.wait()
+
+    def _better(self, value: float, than: float) -> bool:
+        return value < than if self._metric.endswith(_LOWER_IS_BETTER) else value > than
