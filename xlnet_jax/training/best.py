@@ -21,6 +21,11 @@ def best_folder(workdir: str) -> str:
     return os.fspath(epath.Path(workdir) / "best")
 
 
+def is_better(metric: str, value: float, than: float) -> bool:
+    """Whether a value of a metric is better: lower for losses and perplexities, else higher."""
+    return value < than if metric.endswith(_LOWER_IS_BETTER) else value > than
+
+
 class BestKeeper:
     """Saves a state whenever `checkpoint.best_metric` is better than ever before in this run."""
 
@@ -46,7 +51,7 @@ class BestKeeper:
                 f"checkpoint.best_metric is {self._metric!r}; evaluation gives {sorted(metrics)}"
             )
         value = metrics[self._metric]
-        if self._best is not None and not self._better(value, self._best):
+        if self._best is not None and not is_better(self._metric, value, self._best):
             return False
         self._best = value
         self._checkpointer.save(state, {**stored, "metrics": dict(metrics)})
@@ -57,6 +62,3 @@ class BestKeeper:
         if self._checkpointer is not None:
             with contextlib.closing(self._checkpointer):
                 self._checkpointer.wait()
-
-    def _better(self, value: float, than: float) -> bool:
-        return value < than if self._metric.endswith(_LOWER_IS_BETTER) else value > than

@@ -14,6 +14,7 @@ from xlnet_jax.tasks.task import Params, PredictingTask, Task
 from xlnet_jax.training import sharding
 from xlnet_jax.training.step import EvalSums, make_eval_step
 
+SUSPICIOUS = "suspicious"  # a metric that is there, as 1, only if a task warned
 Evaluate = Callable[[Params], dict[str, float]]
 
 
@@ -93,6 +94,7 @@ class Scorer:
             metrics |= {f"{split}_{name}": value for name, value in scores.items()}
             if warning := self._task.warning(split, predictions):
                 self._say(f"warning: {split}: {warning}")
+                metrics[f"{split}_{SUSPICIOUS}"] = 1.0
         return metrics
 
 

@@ -1,4 +1,4 @@
-"""`xlnet-jax train`: pretrain from a config file, or resume."""
+"""`xlnet-jax train`: pretrain or fine-tune from a config file, or resume."""
 
 import argparse
 
@@ -18,7 +18,10 @@ An unknown key or a value of another type is an error that names the nearest key
 """
 
 DESCRIPTION = f"""\
-Trains on token shards (see xlnet-jax corpus) or the original's records, on all local devices.
+Pretrains on token shards (see xlnet-jax corpus) or the original's records, or fine-tunes on the
+files of a task, whichever the config's task says, on all local devices. config.init_from names
+weights to start from: a TensorFlow or Hugging Face checkpoint, a converted folder, a work
+directory.
 
 The work directory receives checkpoints, metrics.csv, a TensorBoard log, the resolved config
 (config.json) and a picture of the curves. If it holds a complete checkpoint already, training goes
@@ -33,6 +36,8 @@ EXAMPLES = """\
       --config.optimizer.learning_rate=1e-4
   xlnet-jax train --config=configs/pretrain.py:large --workdir=gs://BUCKET/runs/large \\
       --config.data.train=gs://BUCKET/shards --config.train.eval_every=0
+  xlnet-jax train --config=configs/chnsenticorp.py --workdir=runs/reviews --seeds=10 \\
+      --config.init_from=chinese_xlnet_mid --config.data.train=train.tsv --config.data.dev=dev.tsv
 """
 
 
@@ -51,6 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of this run, made if missing; a local path or gs://",
     )
 
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="run the recipe with N seeds from config.seed on, in DIR/seed-K, and report max, mean,"
+        " median and standard deviation of the held-out metrics (default: one run in DIR)",
+    )
+
 
 def run(args: argparse.Namespace) -> int:
     """Reads the config, then trains or resumes."""
@@ -61,7 +74,14 @@ def run(args: argparse.Namespace) -> int:
     from xlnet_jax import host_memory
 
     host_memory.keep_freed_memory()  # before the heavy imports, which start threads
-    from xlnet_jax.training import run as training_run
+    if args.seeds is None:
+        from xlnet_jax.training import run as training_run
 
-    training_run.train(config.to_dict(), args.workdir)
+        training_run.train(config.to_dict(), args.workdir)
+        return 0
+
+    from xlnet_jax.training import seeds
+
+    summary = seeds.train_seeds(config.to_dict(), args.workdir, args.seeds)
+    print("\n".join(seeds.table(summary)))
     return 0
