@@ -1,0 +1,215 @@
+"""Tagging: a label for every word, such as the entity it belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from xlnet_jax.data.readers_conll import TaggedSentence, has_tags, read_conll, read_word_lines
+from xlnet_jax.data.readers_rows import Oddities
+from xlnet_jax.data.tokenizer import Tokenizer
+from xlnet_jax.model.heads import TokenTagger
+from xlnet_jax.tasks import losses, scores
+from xlnet_jax.tasks.finetuning import Features, FineTuningTask
+from xlnet_jax.tasks.prediction_files import write_tags
+from xlnet_jax.tasks.tag_features import NO_TAG, TagSplit, make_split, tag_names
+from xlnet_jax.tasks.task import Batch, Context, LossSum, Params
+from xlnet_jax.tasks.text_config import tokenizer_of
+from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Section `data` of a config.
+
+    Attributes:
+        train, dev, test: files with a word a line and a blank line behind a sentence; a test file
+            may lack the column of tags. "-" is standard input with a sentence a line, words
+            separated by blanks.
+        word_column, tag_column: counted from 0, from the end if negative.
+        joined: words follow each other without blanks, as Chinese characters do.
+        labels: the tags, in the order of their numbers; () for O, B-X and I-X of all X in train.
+        encoding: of the files.
+        spiece_model: SentencePiece model, where neither weights nor run bring one.
+        max_length: tokens of a sequence; longer sentences are cut between words.
+        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0: to `max_length`.
+    """
+
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    word_column: int = 0
+    tag_column: int = -1
+    joined: bool = False
+    labels: tuple[str, ...] = ()
+    encoding: str = "utf-8"
+    spiece_model: str = ""
+    max_length: int = 128
+    pad_to_multiple: int = 16
+
+    def validate(self) -> None:
+        """Raises ValueError naming the key that does not fit."""
+        if not isinstance(self.labels, tuple | list) or len(self.labels) == 1:
+            raise ValueError(
+                f"config.data.labels is {self.labels!r}, wanted at least two tags, or () to find"
+                " them in the training data"
+            )
+        if self.word_column == self.tag_column:
+            raise ValueError(
+                f"config.data.word_column and config.data.tag_column are both {self.tag_column}"
+            )
+        if self.max_length < 3 or self.pad_to_multiple < 0:
+            raise ValueError(
+                f"config.data.max_length is {self.max_length} and config.data.pad_to_multiple"
+                f" {self.pad_to_multiple}; wanted at least 3 and at least 0"
+            )
+
+    def open(self, split: str, oddities: Oddities) -> Iterator[TaggedSentence]:
+        """The sentences of a split; raises ValueError or OSError for wrong input."""
+        path = getattr(self, split) if split in ("train", "dev", "test") else ""
+        if not path:
+            raise ValueError(f"config.data.{split} is empty; set --config.data.{split}=FILE")
+        if path == "-":
+            return read_word_lines(path, split, encoding=self.encoding)
+        is_tagged = split != "test" or has_tags(path, self.encoding)
+        return read_conll(
+            path,
+            split,
+            oddities=oddities,
+            word_column=self.word_column,
+            tag_column=self.tag_column if is_tagged else None,
+            encoding=self.encoding,
+        )
+
+
+def find_tags(data: DataConfig) -> tuple[str, ...]:
+    """The tags of the config, or those of all kinds of entities in the training data."""
+    if data.labels:
+        return tuple(data.labels)
+    kinds: set[str] = set()
+    for example in data.open("train", Oddities()):
+        kinds.update(tag[2:] for tag in example.tags or () if tag != "O")
+    if not kinds:
+        raise ValueError(
+            f"config.data.train={data.train} has no tag but O (config.data.tag_column is"
+            f" {data.tag_column})"
+        )
+    return tag_names(kinds)
+
+
+class TaggingTask(FineTuningTask):
+    """Sentences with a tag a word.
+
+    Attributes:
+        data: the config.
+        labels: names of the tags.
+    """
+
+    def __init__(self, data: DataConfig, context: Context, tokenizer: Tokenizer):
+        super().__init__(
+            context,
+            tokenizer,
+            max_length=data.max_length,
+            pad_to_multiple=data.pad_to_multiple,
+        )
+        self.data = data
+        self.labels = find_tags(data)
+        self.eval_splits = ("dev",) if data.dev else ()
+        self.model = TokenTagger(self.network, self.run, len(self.labels))
+        self._splits: dict[str, TagSplit] = {}
+
+    def read(self, split: str) -> TagSplit:
+        """A split, read and tokenized once; raises ValueError or OSError for wrong input."""
+        if split not in self._splits:
+            oddities = Oddities()
+            self._splits[split] = make_split(
+                self.data.open(split, oddities),
+                self.tokenizer,
+                tags=self.labels,
+                max_length=self.data.max_length,
+                joined=self.data.joined,
+                oddities=oddities,
+            )
+        return self._splits[split]
+
+    def make_features(self, split: str) -> Features:
+        """See `FineTuningTask`."""
+        found = self.read(split)
+        sequences = {"tokens": found.tokens, "segment_ids": found.segments}
+        fill = {"tokens": PAD_TOKEN, "segment_ids": SEGMENT_PAD}
+        if found.tags is not None:
+            sequences["tags"], fill["tags"] = found.tags, NO_TAG
+        return Features(sequences, {}, fill, "left")
+
+    def resolved_data(self) -> dict[str, Any]:
+        """The tags, which may have been found in the data."""
+        return {"labels": self.labels}
+
+    def token_losses(
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None
+    ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+        """Cross entropy at the first piece of every word, and the weights 1 and 0 beside it."""
+        tags = batch["tags"]
+        found = losses.cross_entropy(
+            self.apply(params, batch, dropout_key), jnp.maximum(tags, 0).astype(jnp.int32)
+        )
+        return found, (tags != NO_TAG) * batch["weight"][:, None]
+
+    def example_losses(
+        self, params: Params, batch: Batch, dropout_key: jax.Array | None
+    ) -> Float[Array, "B"]:
+        """Mean cross entropy of the words of each row."""
+        found, weights = self.token_losses(params, batch, dropout_key)
+        return jnp.sum(found * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1)
+
+    def loss(
+        self, params: Params, batch: Batch, memory: Array | None, dropout_key: jax.Array | None
+    ) -> LossSum:
+        """Sum over the words of the batch, so that every word counts alike."""
+        del memory
+        found, weights = self.token_losses(params, batch, dropout_key)
+        return LossSum(jnp.sum(found * weights), jnp.sum(weights), None)
+
+    def predict(self, params: Params, batch: Batch) -> dict[str, Array]:
+        """{"tags": [B, T]}, the most likely tag at every token."""
+        return {"tags": jnp.argmax(self.apply(params, batch, None), axis=-1)}
+
+    def tags_of_words(self, split: str, predictions: Mapping[str, Any]) -> list[list[str]]:
+        """Names of the predicted tags, sentence by sentence."""
+        found = self.read(split)
+        sentences: list[list[str]] = [[] for _ in range(int(found.sentences[-1]) + 1)]
+        rows = zip(found.sentences, found.word_starts, predictions["tags"], strict=True)
+        for sentence, starts, tags in rows:
+            own = np.asarray(tags)[-len(starts) :][starts]
+            sentences[sentence] += [self.labels[tag] for tag in own]
+        return sentences
+
+    def score(self, split: str, predictions: Mapping[str, Any]) -> dict[str, float]:
+        """Entity F1; see `scores.tagging_scores`. Raises ValueError for a split without tags."""
+        wanted = self.read(split).wanted
+        if wanted is None:
+            raise ValueError(f"the split {split!r} has no tags to score against")
+        return scores.tagging_scores(self.tags_of_words(split, predictions), wanted)
+
+    def warning(self, split: str, predictions: Mapping[str, Any]) -> str:
+        """Whether no word was found to be part of an entity."""
+        found = self.tags_of_words(split, predictions)
+        if any(tag != "O" for tags in found for tag in tags):
+            return ""
+        return f"all {sum(map(len, found)):,} words are tagged O: a degenerate run"
+
+    def write_predictions(self, split: str, predictions: Mapping[str, Any], output: str) -> None:
+        """A word and its tag a line, or JSON; see `prediction_files`."""
+        found = self.read(split)
+        write_tags(output, split, found.guids, found.words, self.tags_of_words(split, predictions))
+
+
+def make_task(data: DataConfig, context: Context) -> TaggingTask:
+    """The task of a config; raises ValueError or OSError for wrong input."""
+    return TaggingTask(data, context, tokenizer_of(context))

@@ -1,0 +1,145 @@
+"""The keys that say where labelled text is and how it is read."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from xlnet_jax.data import readers_published
+from xlnet_jax.data.readers import Columns
+from xlnet_jax.data.readers_rows import FORMS
+from xlnet_jax.data.tokenizer import Tokenizer
+from xlnet_jax.tasks.task import Context
+
+KINDS = ("classification", "regression", "multi_label")
+TFDS = "tfds:"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextDataConfig:
+    """Where labelled text is, and how it is read.
+
+    Attributes:
+        name: a published data set (see `data.readers_published`) in `folder`; "tfds:NAME[/CONFIG]"
+            for a TFDS data set that is prepared in `tfds_data_dir`; "" for files of your own.
+        folder: of a published data set, as unpacked.
+        train, dev, test: own files, "" for none, "-" for standard input; with a published data set
+            they take the place of its files; with TFDS they are its splits ("train[:90%]").
+        form: of own files: "tsv" (no quoting), "csv", "quoted_tsv", "jsonl", "folders" (one folder
+            a label, one file a text), "lines" (a text a line, or two with a tab in between, no
+            labels), or "auto": by the ending; standard input is "lines".
+        encoding: of own files.
+        header: whether own tsv and csv files begin with names of columns.
+        text_a, text_b, label, id: columns of own files (or TFDS features), by name or by number
+            from 0; `text_b` and `id` "" for none. A test file may lack the column of labels.
+        kind: "classification", "regression" or "multi_label"; "auto" is that of the published data
+            set, or classification.
+        labels: of own files, in the order of their numbers; () to find them in the training data.
+        label_separator: between the labels of a multi-label column.
+        tfds_data_dir: "" for TFDS' own place.
+        spiece_model: SentencePiece model, where neither weights nor run bring one.
+        max_length: tokens of a sequence; longer ones are cut.
+        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0: to `max_length`.
+    """
+
+    name: str = ""
+    folder: str = ""
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    form: str = "auto"
+    encoding: str = "utf-8"
+    header: bool = True
+    text_a: str = "text"
+    text_b: str = ""
+    label: str = "label"
+    id: str = ""
+    kind: str = "auto"
+    labels: tuple[str, ...] = ()
+    label_separator: str = ","
+    tfds_data_dir: str = ""
+    spiece_model: str = ""
+    max_length: int = 128
+    pad_to_multiple: int = 16
+
+    def validate(self) -> None:
+        """Raises ValueError naming the key that does not fit."""
+        forms = ("auto", *FORMS, "folders", "lines")
+        for key, allowed in (("form", forms), ("kind", ("auto", *KINDS))):
+            if getattr(self, key) not in allowed:
+                raise ValueError(
+                    f"config.data.{key} is {getattr(self, key)!r}, wanted one of"
+                    f" {', '.join(allowed)}"
+                )
+        if not isinstance(self.labels, tuple | list) or not all(
+            isinstance(label, str) for label in self.labels
+        ):
+            raise ValueError(f"config.data.labels is {self.labels!r}, wanted a tuple of texts")
+        if len(set(self.labels)) != len(self.labels) or len(self.labels) == 1:
+            raise ValueError(
+                f"config.data.labels is {self.labels!r}, wanted at least two, each once; () finds"
+                " them in the training data"
+            )
+        if self.max_length < 4 or self.pad_to_multiple < 0:
+            raise ValueError(
+                f"config.data.max_length is {self.max_length} and config.data.pad_to_multiple"
+                f" {self.pad_to_multiple}; wanted at least 4 and at least 0"
+            )
+        self._validate_source()
+
+    def _validate_source(self) -> None:
+        if self.is_published:
+            published = readers_published.find(self.name)
+            if not self.folder:
+                raise ValueError(
+                    f"config.data.folder is empty; give the folder of {self.name!r}, with"
+                    f" {', '.join(published.files.values())}"
+                )
+            if self.kind != "auto" or self.labels:
+                raise ValueError(
+                    f"config.data.kind and config.data.labels are those of {self.name!r}; leave"
+                    f" them at 'auto' and (), got {self.kind!r} and {self.labels!r}"
+                )
+        elif not self.text_a:
+            raise ValueError("config.data.text_a is empty; give the column of the text")
+        elif self.kind == "multi_label" and not self.label_separator:
+            raise ValueError("config.data.label_separator is empty, wanted for example ','")
+
+    @property
+    def is_tfds(self) -> bool:
+        """Whether the data come from TFDS."""
+        return self.name.startswith(TFDS)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether they are a published data set."""
+        return bool(self.name) and not self.is_tfds
+
+    @property
+    def resolved_kind(self) -> str:
+        """`kind`, with "auto" answered."""
+        if self.kind != "auto":
+            return self.kind
+        if self.is_published and not readers_published.find(self.name).labels:
+            return "regression"
+        return "classification"
+
+    @property
+    def columns(self) -> Columns:
+        """Those of own files."""
+        return Columns(
+            (self.text_a,),
+            (self.text_b,) if self.text_b else (),
+            self.label or None,
+            self.id or None,
+            self.header,
+        )
+
+
+def tokenizer_of(context: Context) -> Tokenizer:
+    """The vocabulary of a run; raises ValueError if there is none."""
+    if context.tokenizer is None:
+        raise ValueError(
+            "there is no vocabulary: set config.init_from, or config.data.spiece_model to a"
+            " SentencePiece model"
+        )
+    return context.tokenizer
