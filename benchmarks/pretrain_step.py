@@ -6,8 +6,9 @@
 A step is forward, backward, clipping and the Adam update, on one batch of segments with memory,
 target positions and factorization orders, dropout on. Both programs get the same sizes; dropout
 draws differ. Ours predicts with P query rows; the PyTorch model has no other way than its own. Each
-runs in a process of its own, with the same settings of the C library's allocator; their steps take
-turns, and so do the matrix products measured in each, so that a noisy machine disturbs all alike.
+runs in a process of its own, with the same settings of the C library's allocator (unless
+--plain-peer is given, which leaves the peer as it is installed); their steps take turns, and so do
+the matrix products measured in each, so that a noisy machine disturbs all alike.
 
 Reported: median seconds a step, useful FLOP/s of our step (`tasks.flops.useful_flops`: six
 operations a multiply-add of the products that the objective needs, 0.431e12 a sequence for base at
@@ -19,13 +20,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from benchmarks import turns
 
 LENGTH, MEMORY, REUSE, TARGETS, VOCABULARY = 512, 384, 256, 85, 32_000
 MATRIX = {"cpu": 2048, "gpu": 8192}
@@ -152,58 +154,15 @@ def peer(args: argparse.Namespace) -> Timers:
         finish()
         return time.perf_counter() - start
 
-    def matrix_rate() -> float:
-        size = MATRIX["cpu" if device == "cpu" else "gpu"]
-        a = torch.ones(size, size, device=device, dtype=getattr(torch, args.dtype))
-        best = float("inf")
-        for _ in range(4):
-            start = time.perf_counter()
-            a @ a
-            finish()
-            best = min(best, time.perf_counter() - start)
-        return 2 * size**3 / best
-
-    return timed_step, matrix_rate
+    size = MATRIX["cpu" if device == "cpu" else "gpu"]
+    return timed_step, lambda: turns.torch_matrix_rate(args.dtype, device, size)
 
 
 def serve(args: argparse.Namespace) -> None:
-    """The child: warms up, then answers every line of input with one measurement."""
+    """The child, warmed up."""
     step, matrix_rate = (ours if args.serve == "ours" else peer)(args)
     step()  # compiles
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(step() if line.strip() == "step" else matrix_rate(), flush=True)
-
-
-class Child:
-    """One program under measurement, in a process of its own."""
-
-    def __init__(self, which: str):
-        command = [sys.executable, "-m", "benchmarks.pretrain_step", *sys.argv[1:]]
-        self.process = subprocess.Popen(
-            [*command, f"--serve={which}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._line()
-
-    def ask(self, what: str) -> float:
-        """One measurement: "step" (seconds) or "matrix" (FLOP/s)."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        return float(self._line())
-
-    def close(self) -> None:
-        """Ends the program."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a measured program ended with status {self.process.wait()}")
-        return line
+    turns.serve({"step": step, "matrix": matrix_rate})
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -212,7 +171,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from xlnet_jax.tasks.flops import useful_flops
 
     names = ["ours"] if args.no_peer else ["ours", "peer"]
-    children = {name: Child(name) for name in names}
+    children = {name: turns.Child("benchmarks.pretrain_step", name) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     rates: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.rounds):
@@ -250,6 +209,11 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=5, help="measured steps of each")
     parser.add_argument("--compile", action="store_true", help="torch.compile the peer")
+    parser.add_argument(
+        "--plain-peer",
+        action="store_true",
+        help="the peer with the C library's own settings of the allocator, as it is installed",
+    )
     parser.add_argument("--no-peer", action="store_true", help="ours alone")
     parser.add_argument("--scan", action="store_true", help="ours with scanned layers")
     parser.add_argument("--remat", default="none", help="our remat policy")
@@ -267,5 +231,6 @@ def main() -> None:
 if __name__ == "__main__":
     from xlnet_jax.host_memory import keep_freed_memory
 
-    keep_freed_memory()
+    if not {"--plain-peer", "--serve=peer"} <= set(sys.argv):
+        keep_freed_memory()
     main()

@@ -1,0 +1,64 @@
+"""Programs under measurement, each in a process of its own, that take turns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+Measurements = Mapping[str, Callable[[], float]]
+
+
+def serve(measurements: Measurements) -> None:
+    """The child: answers every line of input, the name of a measurement, with its value."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(measurements[line.strip()](), flush=True)
+
+
+class Child:
+    """A program that runs `serve`: MODULE with this process's flags and --serve=WHICH."""
+
+    def __init__(self, module: str, which: str):
+        command = [sys.executable, "-m", module, *sys.argv[1:], f"--serve={which}"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._line()
+
+    def ask(self, what: str) -> float:
+        """One measurement."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return float(self._line())
+
+    def close(self) -> None:
+        """Ends the program."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a measured program ended with status {self.process.wait()}")
+        return line
+
+
+def torch_matrix_rate(dtype: str, device: str, size: int) -> float:
+    """FLOP/s of PyTorch's matrix product: the best of a few tries."""
+    import time
+
+    import torch
+
+    a = torch.ones(size, size, device=device, dtype=getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        a @ a
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
