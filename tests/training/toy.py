@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xlnet_jax.model import dropout
 from xlnet_jax.tasks.task import LossSum
 
 WIDTH = 3
@@ -54,7 +55,7 @@ class ToyTask:
         hidden = jnp.tanh(hidden + 0.5 * memory[0, :, 0])
         shown = hidden
         if dropout_key is not None:
-            shown = hidden * jax.random.bernoulli(dropout_key, 0.5, hidden.shape)
+            shown = dropout.dropout(hidden, 0.5, dropout.dropout_seed(dropout_key))
         losses = (shown @ params["out"] - batch["y"]) ** 2
         weights = batch["weight"]
         if self.rows_per_group == 2:  # pairs that come apart would change the loss

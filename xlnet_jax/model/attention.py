@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from xlnet_jax.model import core, dropout
+from xlnet_jax.model import core, dropout, layout
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 
 
@@ -78,7 +78,7 @@ def relative_attention(
         visible=_masks_first(rows.visible, directions),
         other_segment=_masks_first(rows.other_segment, directions),
         tokens=rows.tokens,
-        seed=None if rate == 0.0 else seed,
+        seed=None if rate == 0.0 or seed is None else _rows_first(seed, q.shape[0], directions),
     )
     out = core.attend(
         _heads_first((q + biases.r_w_bias) * scale, directions),
@@ -97,6 +97,12 @@ def _heads_first(x: Float[Array, "B I N ..."], directions: int) -> Float[Array, 
     """Batch row 2b + g becomes row b of direction g (directions alternate along the batch)."""
     x = x.reshape(-1, directions, *x.shape[1:])
     return x.transpose(1, 3, 0, 2, *range(4, x.ndim))
+
+
+def _rows_first(seed: UInt32[Array, "2"], rows: int, directions: int) -> dropout.RowSeeds:
+    """Seeds of the probabilities [G, N, b, I, S]: rows [G, 1, b, 1, 1]."""
+    seeds = dropout.row_seeds(seed, rows)
+    return seeds._replace(rows=seeds.rows.reshape(-1, directions).T[:, None, :, None, None])
 
 
 def _masks_first(
@@ -146,7 +152,8 @@ class RelativeAttention(nn.Module):
         per_head = (cfg.n_head, cfg.d_head)
 
         def project(name: str) -> Array:
-            return self.param(name, init, (cfg.d_model, *per_head)).astype(dtype)
+            kernel = self.param(name, init, (cfg.d_model, *per_head))
+            return layout.named(kernel.astype(dtype), "DNH")
 
         wq, wk, wv, wr, wo = (project(name) for name in ("q", "k", "v", "r", "o"))
         names = ("r_w_bias", "r_r_bias", "r_s_bias")
@@ -159,7 +166,7 @@ class RelativeAttention(nn.Module):
         content = x[:, :num_tokens]
 
         def keys_of(kernel: Array) -> Array:
-            own = jnp.einsum("BTD,DNH->BTNH", content, kernel)
+            own = layout.named(jnp.einsum("BTD,DNH->BTNH", content, kernel), "BTNH")
             if memory is None:
                 return own
             # Apart from `own`, so that no gradient of the memory is computed.
@@ -167,8 +174,8 @@ class RelativeAttention(nn.Module):
             return jnp.concatenate([old, own], axis=1)
 
         k, v = keys_of(wk), keys_of(wv)
-        r = jnp.einsum("GRD,DNH->GRNH", codes.astype(dtype), wr)
-        q = jnp.einsum("BQD,DNH->BQNH", x, wq)
+        r = layout.named(jnp.einsum("GRD,DNH->GRNH", codes.astype(dtype), wr), "GRNH")
+        q = layout.named(jnp.einsum("BQD,DNH->BQNH", x, wq), "BQNH")
         outputs = []
         for rows, q_rows in zip(streams, jnp.split(q, [num_tokens], axis=1), strict=False):
             seed = self._seed(train and self.run.attention_dropout > 0)
@@ -180,7 +187,8 @@ class RelativeAttention(nn.Module):
                 if self.run.remat == "attention"
                 else attend(q_rows, k, v, r, biases, rows)
             )
-        return jnp.einsum("BQNH,DNH->BQD", jnp.concatenate(outputs, axis=1), wo)
+        out = jnp.einsum("BQNH,DNH->BQD", jnp.concatenate(outputs, axis=1), wo)
+        return layout.named(out, "BQD")
 
     def _seed(self, random: bool) -> Array | None:
         return dropout.dropout_seed(self.make_rng("dropout")) if random else None

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
 from xlnet_jax.model import dropout, positions
 
@@ -30,7 +30,7 @@ class Masks(NamedTuple):
     visible: Bool[Array, "#G 1 #b I S"] | None
     other_segment: Bool[Array, "#G 1 #b I S"] | None
     tokens: Int[Array, "B I"] | None
-    seed: UInt32[Array, "2"] | None
+    seed: dropout.RowSeeds | None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
@@ -93,7 +93,7 @@ def _backward(rate: float, kept: Any, d_out: Array) -> tuple[Array | None, ...]:
 attend.defvjp(_forward, _backward)
 
 
-def _dropped(p: Array, seed: Array | None, rate: float) -> Array:
+def _dropped(p: Array, seed: dropout.RowSeeds | None, rate: float) -> Array:
     return dropout.dropout(p, rate, seed)
 
 

@@ -1,17 +1,35 @@
-"""Dropout whose mask is a plain function of (seed, index).
+"""Dropout whose mask is a plain function of (seed, row of the batch, index).
 
 A counter-based hash instead of a random stream: the mask fuses into the operation it serves, is
 recomputed in the backward pass instead of stored, and does not depend on how arrays are laid out
-over devices. The mixer is the 32-bit "lowbias32" (C. Wellons, hash-prospector), applied twice, with
-the batch row mixed into the key, so that no array is large enough to repeat the counter.
+over devices or on the parts that a batch is worked off in. The mixer is the 32-bit "lowbias32"
+(C. Wellons, hash-prospector), applied twice, with the batch row mixed into the key, so that no
+array is large enough to repeat the counter.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+_rows: contextvars.ContextVar[Int[Array, "B"] | None] = contextvars.ContextVar("rows", default=None)
+
+
+@contextlib.contextmanager
+def rows_numbered(numbers: Int[Array, "B"]) -> Iterator[None]:
+    """What is traced inside works on these rows of a batch, not on its first ones."""
+    token = _rows.set(numbers)
+    try:
+        yield
+    finally:
+        _rows.reset(token)
 
 
 def dropout_seed(key: Array) -> UInt32[Array, "2"]:
@@ -19,21 +37,57 @@ def dropout_seed(key: Array) -> UInt32[Array, "2"]:
     return jax.random.bits(key, (2,), jnp.uint32)
 
 
-def keep_mask(seed: UInt32[Array, "2"], shape: tuple[int, ...], rate: float) -> Bool[Array, "..."]:
-    """True with probability 1 - rate, independently for each element; axis 0 is the batch."""
-    inner = jnp.zeros(shape[1:], jnp.uint32)
-    for axis, stride in enumerate(np.cumprod((1, *shape[:1:-1]))[::-1]):
-        inner += jax.lax.broadcasted_iota(jnp.uint32, shape[1:], axis) * np.uint32(stride)
-    row = _mix(jnp.arange(shape[0], dtype=jnp.uint32) * np.uint32(0x9E3779B9) + seed[1])
-    row = row.reshape(-1, *(1 for _ in shape[1:]))
-    bits = _mix(_mix(inner + seed[0])[None] ^ row)
+class RowSeeds(NamedTuple):
+    """Key material of an array whose batch rows lie along any axes.
+
+    Attributes:
+        word: of all rows.
+        rows: of each row; length 1 along axes of the array that are not the batch.
+    """
+
+    word: UInt32[Array, ""]
+    rows: UInt32[Array, "..."]
+
+
+def row_seeds(seed: UInt32[Array, "2"], count: int) -> RowSeeds:
+    """Seeds [count] for the rows of a batch (or for as many of each of them, side by side)."""
+    numbers = _rows.get()
+    if numbers is None:
+        numbers = jnp.arange(count)
+    elif count != len(numbers):
+        each = count // len(numbers)
+        numbers = (numbers[:, None] * each + jnp.arange(each)).reshape(-1)
+    mixed = _mix(numbers.astype(jnp.uint32) * np.uint32(0x9E3779B9) + seed[1])
+    return RowSeeds(seed[0], mixed)
+
+
+def no_rows(seed: UInt32[Array, "2"], ndim: int) -> RowSeeds:
+    """The seed of an array of `ndim` axes none of which is the batch."""
+    return RowSeeds(seed[0], seed[1].reshape((1,) * ndim))
+
+
+def keep_mask(
+    seed: UInt32[Array, "2"] | RowSeeds, shape: tuple[int, ...], rate: float
+) -> Bool[Array, "..."]:
+    """True with probability 1 - rate, independently for each element.
+
+    Axis 0 is the batch, unless `seed` says otherwise.
+    """
+    if not isinstance(seed, RowSeeds):
+        seed = row_seeds(seed, shape[0])
+        seed = seed._replace(rows=seed.rows.reshape(-1, *(1 for _ in shape[1:])))
+    inner = [n if rows == 1 else 1 for n, rows in zip(shape, seed.rows.shape, strict=True)]
+    index = jnp.zeros(inner, jnp.uint32)
+    for axis, stride in enumerate(np.cumprod((1, *inner[:0:-1]))[::-1]):
+        index += jax.lax.broadcasted_iota(jnp.uint32, inner, axis) * np.uint32(stride)
+    bits = _mix(_mix(index + seed.word) ^ seed.rows)
     return bits >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
 def dropout(
-    x: Float[Array, "..."], rate: float, seed: UInt32[Array, "2"] | None
+    x: Float[Array, "..."], rate: float, seed: UInt32[Array, "2"] | RowSeeds | None
 ) -> Float[Array, "..."]:
-    """Inverted dropout; the identity if `seed` is None or `rate` is 0."""
+    """Inverted dropout by `keep_mask`; the identity if `seed` is None or `rate` is 0."""
     if seed is None or rate == 0.0:
         return x
     return jnp.where(keep_mask(seed, x.shape, rate), x * (1.0 / (1.0 - rate)), 0).astype(x.dtype)

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from xlnet_jax.model import layout
 from xlnet_jax.model.attention import initializer
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 from xlnet_jax.model.summary import SequenceSummary
@@ -35,8 +36,9 @@ class PermutationLanguageModel(nn.Module):
         output = xlnet(tokens, **inputs)
         bias = self.param("lm_bias", nn.initializers.zeros, (self.config.n_token,))
         table = xlnet.variables["params"]["word_embedding"].astype(self.run.dtype)
+        table = layout.named(table, "VD")
         logits = jnp.einsum("BPD,VD->BPV", output.hidden, table, preferred_element_type=jnp.float32)
-        return logits + bias, output
+        return layout.named(logits, "BPV") + bias, output
 
 
 class SequenceClassifier(nn.Module):

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from xlnet_jax.model import dropout, positions, visibility
+from xlnet_jax.model import dropout, layout, positions, visibility
 from xlnet_jax.model.attention import RelativeAttention, Rows, initializer
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 
@@ -69,12 +69,16 @@ class FeedForward(nn.Module):
         cfg, dtype, init = self.config, self.run.dtype, initializer(self.run)
         zeros = nn.initializers.zeros
         kernel_1 = self.param("kernel_1", init, (cfg.d_model, cfg.d_inner)).astype(dtype)
+        kernel_1 = layout.named(kernel_1, "DF")
         bias_1 = self.param("bias_1", zeros, (cfg.d_inner,)).astype(dtype)
         kernel_2 = self.param("kernel_2", init, (cfg.d_inner, cfg.d_model)).astype(dtype)
+        kernel_2 = layout.named(kernel_2, "FD")
         bias_2 = self.param("bias_2", zeros, (cfg.d_model,)).astype(dtype)
-        inner = _activation(cfg.ff_activation, jnp.einsum("BQD,DF->BQF", x, kernel_1) + bias_1)
+        inner = layout.named(jnp.einsum("BQD,DF->BQF", x, kernel_1), "BQF")
+        inner = _activation(cfg.ff_activation, inner + bias_1)
         inner = drop(self, inner, train, self.run.activation_dropout)
-        return drop(self, jnp.einsum("BQF,FD->BQD", inner, kernel_2) + bias_2, train)
+        out = layout.named(jnp.einsum("BQF,FD->BQD", inner, kernel_2), "BQD")
+        return drop(self, out + bias_2, train)
 
 
 class Layer(nn.Module):
@@ -151,7 +155,8 @@ class XLNet(nn.Module):
         num_tokens = tokens.shape[1]
         mem_len = 0 if memory is None else memory.shape[2]
 
-        h = jnp.take(embedding.astype(run.dtype), tokens, axis=0)
+        table = layout.named(embedding.astype(run.dtype), "VD")
+        h = layout.named(jnp.take(table, tokens, axis=0), "BTD")
         x = h
         if query_tokens is not None:
             mask = self.param("mask_embedding", _mask_init, (cfg.d_model,)).astype(run.dtype)
@@ -160,7 +165,7 @@ class XLNet(nn.Module):
                 own = jnp.take_along_axis(h, query_tokens[..., None], axis=1)
                 g = jnp.where(query_predicts[..., None], g, own)
             x = jnp.concatenate([h, g], axis=1)
-        x = drop(self, x, train)
+        x = layout.named(drop(self, x, train), "BQD")
         streams = make_streams(
             run, num_tokens, mem_len, segment_ids, padding, visible, query_tokens, query_visible
         )
@@ -171,7 +176,10 @@ class XLNet(nn.Module):
             clamp_len=run.clamp_len,
             bi_data=run.bi_data,
         )
-        codes = drop(self, codes, train) - positions.code_of_here(cfg.d_model)
+        if train and run.dropout > 0:
+            seed = dropout.dropout_seed(self.make_rng("dropout"))
+            codes = dropout.dropout(codes, run.dropout, dropout.no_rows(seed, codes.ndim))
+        codes = layout.named(codes - positions.code_of_here(cfg.d_model), "GRD")
         x, new_memory = self._layers(x, memory, codes, streams, train)
         hidden = x if query_tokens is None else x[:, num_tokens:]
         return Output(drop(self, hidden, train), new_memory)
@@ -190,6 +198,12 @@ class XLNet(nn.Module):
             policies = jax.checkpoint_policies
             policy = policies.dots_with_no_batch_dims_saveable if run.remat == "dots" else None
             layer = nn.remat(Layer, policy=policy, prevent_cse=not run.scan_layers)
+        elif (
+            layout.cuts_parameters()
+        ):  # else every layer's would be kept whole, from the forward pass on
+            layer = nn.remat(
+                Layer, policy=layout.keep_all_but_cuts, prevent_cse=not run.scan_layers
+            )
         # Parameters are stacked [Y, ...] whether scanned or unrolled: one layout of checkpoints.
         stack = nn.scan(
             layer,

@@ -60,11 +60,14 @@ def make_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -
 
 
 def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
-    """Where each part of the state lives."""
+    """Where each part of a state (of arrays or shapes) lives."""
+    params = sharding.params_shardings(state.params, mesh)
     everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), state)
-    if state.memory is None:
-        return everywhere
-    return everywhere.replace(memory=sharding.memory_sharding(mesh))
+    return everywhere.replace(
+        params=params,
+        opt_state=sharding.optimizer_shardings(state.opt_state, state.params, params, mesh),
+        memory=None if state.memory is None else sharding.memory_sharding(mesh),
+    )
 
 
 def fingerprints(tree: Any) -> dict[str, UInt32[Array, ""]]:

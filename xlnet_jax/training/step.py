@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from xlnet_jax.model import dropout as row_dropout
 from xlnet_jax.tasks.task import Batch, LossSum, Task
 from xlnet_jax.training.state import TrainState, Window
 
@@ -38,8 +39,8 @@ def make_train_step(
     `state.window` starts anew behind every step that is a multiple of `report_every`.
 
     The loss is the mean over all targets of the global batch, also when it is worked off in
-    `accumulation_steps` parts. A step whose loss or gradient norm is not finite changes nothing but
-    `bad_step`.
+    `accumulation_steps` parts; dropout masks are those of the whole batch then too. A step whose
+    loss or gradient norm is not finite changes nothing but `bad_step`.
     """
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
@@ -87,18 +88,19 @@ def _gradients(
         return gradient_of(state.params, batch, state.memory, key)
 
     group = task.rows_per_group
-    keys = None if key is None else jax.random.split(key, parts)
+    rows = _cut(jnp.arange(task.global_batch_size), parts, group, 0)
     micro_batches = jax.tree.map(lambda x: _cut(x, parts, group, 0), batch)
     memories = None if state.memory is None else _cut(state.memory, parts, group, 1)
 
     def add(carry: Any, part: Any) -> tuple[Any, Array | None]:
-        micro_batch, memory, micro_key = part
-        gradients, sums = gradient_of(state.params, micro_batch, memory, micro_key)
+        micro_batch, memory, rows = part
+        with row_dropout.rows_numbered(rows):
+            gradients, sums = gradient_of(state.params, micro_batch, memory, key)
         carry = jax.tree.map(jnp.add, carry, (gradients, sums.total, sums.weight))
         return carry, sums.memory
 
     zeros = (jax.tree.map(jnp.zeros_like, state.params), jnp.zeros([]), jnp.zeros([]))
-    (gradients, total, weight), memories = jax.lax.scan(add, zeros, (micro_batches, memories, keys))
+    (gradients, total, weight), memories = jax.lax.scan(add, zeros, (micro_batches, memories, rows))
     memory = None if memories is None else _join(memories, group, 1)
     return gradients, LossSum(total, weight, memory)
 

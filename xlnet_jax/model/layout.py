@@ -1,0 +1,61 @@
+"""Names for the axes of arrays, so that whoever lays them out over devices can cut them.
+
+Without `cut_by` around it, nothing in here does anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float
+
+
+class Layout(NamedTuple):
+    """How arrays are laid out.
+
+    Attributes:
+        cut: (array, letters of its axes) -> the same array, its parts told where to live.
+        cuts_parameters: parameters are kept in parts and brought together where they are used.
+    """
+
+    cut: Callable[[Array, str], Array]
+    cuts_parameters: bool
+
+
+_layout: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
+
+
+@contextlib.contextmanager
+def cut_by(layout: Layout) -> Iterator[None]:
+    """What is traced inside is laid out so."""
+    token = _layout.set(layout)
+    try:
+        yield
+    finally:
+        _layout.reset(token)
+
+
+def named(x: Float[Array, "..."], letters: str) -> Float[Array, "..."]:
+    """x, an activation or a parameter about to be used, whose axes have these letters.
+
+    The legend of letters is in `transformer.py`.
+    """
+    layout = _layout.get()
+    return x if layout is None else layout.cut(x, letters)
+
+
+def cuts_parameters() -> bool:
+    """Whether a layer should be run under `keep_all_but_cuts`."""
+    layout = _layout.get()
+    return layout is not None and layout.cuts_parameters
+
+
+def keep_all_but_cuts(primitive: Any, *_: Any, **__: Any) -> bool:
+    """A policy for `jax.checkpoint`: the backward pass names its arrays again, and keeps the rest.
+
+    So what is kept of a parameter is this device's part of it.
+    """
+    return primitive.name != "sharding_constraint"
