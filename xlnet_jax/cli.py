@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import xlnet_jax
 
-VERBS = ("vocab", "corpus", "train", "evaluate", "predict", "records", "doctor")
+VERBS = ("vocab", "corpus", "train", "evaluate", "predict", "convert", "records", "doctor")
 
 WRONG_INPUT = 2
 JOB_FAILED = 1
@@ -25,7 +25,8 @@ JOB_FAILED = 1
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    the job failed: a loss or gradient was not finite, or doctor found a problem
+  1    the job failed: a loss or gradient was not finite, convert --verify found a difference, or
+       doctor found a problem
   2    wrong input, flag or config, or a file could not be read or written; one line on standard
        error says what was received, what was wanted and what to change
   130  interrupted from the keyboard

@@ -1,4 +1,4 @@
-"""What stands beside the weights in folders of transformers: config.json and the tokenizer."""
+"""What stands beside the weights in folders of transformers: config.json."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import numpy as np
 from etils import epath
 
 from xlnet_jax.convert.table import Head
-from xlnet_jax.data.normalization import Normalization
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.config import XLNetConfig
 from xlnet_jax.model.transformer import LAYER_NORM_EPSILON
 
 CONFIG_NAME = "config.json"
-TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 
 # transformers' name -> ours. Its "gelu" is the exact form; the released configs say so although the
 # weights were trained with the tanh form, which is "gelu_new" there.
@@ -186,10 +184,3 @@ def _architecture(head: Head | None, params: Mapping[str, np.ndarray]) -> str:
     if head is not None:
         return _ARCHITECTURES[head.kind]
     return "XLNetLMHeadModel" if "lm_bias" in params else "XLNetModel"
-
-
-def read_normalization(folder: epath.Path) -> Normalization:
-    """The original's clean-up, lower-casing if tokenizer_config.json says so."""
-    path = folder / TOKENIZER_CONFIG_NAME
-    values = json.loads(path.read_text()) if path.exists() else {}
-    return Normalization(form="reference", lower=bool(values.get("do_lower_case", False)))

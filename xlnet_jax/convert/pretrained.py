@@ -14,10 +14,12 @@ from flax import traverse_util
 from xlnet_jax.convert import (
     huggingface,
     huggingface_config,
+    huggingface_tokenizer,
     model_files,
     orbax_folder,
     rules,
     tensorflow,
+    workdirs,
 )
 from xlnet_jax.convert.rules import STRICT, Allowed
 from xlnet_jax.convert.table import choose_head, heads_in
@@ -106,7 +108,7 @@ def load_pretrained(
 def kind_of(path: str | os.PathLike[str]) -> SourceKind:
     """What lies at a path; raises FileNotFoundError that says what was looked for."""
     text = os.fspath(path)
-    folder = epath.Path(split_step(text)[0])
+    folder = epath.Path(workdirs.split_step(text)[0])
     if (folder / orbax_folder.CHECKPOINTS).is_dir():
         return "workdir"
     if (folder / orbax_folder.INFO_NAME).exists() or (folder / orbax_folder.PARAMS).is_dir():
@@ -124,14 +126,6 @@ def kind_of(path: str | os.PathLike[str]) -> SourceKind:
         f"{text} holds no weights: wanted a TensorFlow checkpoint (*.index), model.safetensors,"
         " params/ of xlnet-jax convert, or checkpoints/ of xlnet-jax train"
     )
-
-
-def split_step(path: str) -> tuple[str, str]:
-    """WORKDIR@STEP -> (WORKDIR, STEP); STEP is "" where none is given."""
-    folder, at, step = path.rpartition("@")
-    if at and (step == "best" or step.isdecimal()):
-        return folder, step
-    return path, ""
 
 
 def merge_params(
@@ -179,7 +173,7 @@ def _load_tensorflow(
     matched = rules.to_params(weights, config, "tensorflow", head=head, allowed=allowed)
     notes = matched.notes()
     if slots := len(names) - len(weights):
-        notes += (f"{slots} variables of the optimizer left aside",)
+        notes += (f"{slots} variables of the optimizer are no part of the model",)
     details = {}
     if "summary/attention/q" in matched.arrays:
         details["summary_type"] = "attn"
@@ -222,8 +216,10 @@ def _load_huggingface(path: str | os.PathLike[str], allowed: Allowed) -> Pretrai
     matched = rules.to_params(tensors, described.config, "pytorch", head=head, allowed=allowed)
     tokenizer = None
     vocabulary = folder / model_files.VOCABULARY_NAME
-    if vocabulary.exists():
-        tokenizer = Tokenizer(vocabulary, huggingface_config.read_normalization(folder))
+    if (folder / model_files.NORMALIZATION_NAME).exists():
+        tokenizer = model_files.read_tokenizer(folder)
+    elif vocabulary.exists():
+        tokenizer = Tokenizer(vocabulary, huggingface_tokenizer.read_normalization(folder))
     return Pretrained(
         described.config,
         traverse_util.unflatten_dict(matched.arrays, sep="/"),
@@ -249,11 +245,11 @@ def _load_folder(path: str | os.PathLike[str]) -> Pretrained:
 
 
 def _load_workdir(path: str | os.PathLike[str]) -> Pretrained:
-    name, step = split_step(os.fspath(path))
+    name, step = workdirs.split_step(os.fspath(path))
     workdir = epath.Path(name)
-    found, checkpoint, notes = read_newest(workdir, step, optimizer=False)
+    found, checkpoint, notes = workdirs.read_newest(workdir, step, optimizer=False)
     params = _nested(checkpoint.arrays, orbax_folder.PARAMS)
-    head, details = _head_of_run(checkpoint.info.get("config", {}), params)
+    head, details = workdirs.head_of_run(checkpoint.info.get("config", {}), params)
     return Pretrained(
         read_network(workdir),
         params,
@@ -263,47 +259,6 @@ def _load_workdir(path: str | os.PathLike[str]) -> Pretrained:
         details,
         notes,
     )
-
-
-def read_newest(
-    workdir: epath.Path, step: str, *, optimizer: bool
-) -> tuple[int, orbax_folder.Checkpoint, tuple[str, ...]]:
-    """The checkpoint of a step, "best", or ("") the newest one that is whole; and why not newer."""
-    folder = workdir / "best" if step == "best" else workdir
-    steps = orbax_folder.steps_of(folder)
-    if step.isdecimal() and int(step) not in steps:
-        raise FileNotFoundError(
-            f"no checkpoint of step {step} in {os.fspath(workdir)}; there are {steps}"
-        )
-    if not steps:
-        raise FileNotFoundError(f"no complete checkpoint in {os.fspath(folder)}; train first")
-    skipped: list[str] = []
-    for candidate in [int(step)] if step.isdecimal() else steps[::-1]:
-        try:
-            read = orbax_folder.read_checkpoint(folder, candidate, optimizer=optimizer)
-            return candidate, read, tuple(skipped)
-        except ValueError as error:
-            skipped.append(f"not used: {error}")
-    raise ValueError("; ".join(skipped))
-
-
-_HEAD_OF_TASK = {"span_qa": "span_qa", "multiple_choice": "multiple_choice", "tagging": "tagging"}
-
-
-def _head_of_run(
-    config: Mapping[str, Any], params: Mapping[str, Any]
-) -> tuple[str | None, dict[str, Any]]:
-    """What head the parameters of a run have, by the config stored beside them."""
-    task = config.get("task", "pretraining")
-    details = {}
-    for section in ("data", "model"):
-        if summary_type := config.get(section, {}).get("summary_type"):
-            details["summary_type"] = summary_type
-    if task == "classification" and "logits" in params:
-        kind = config.get("data", {}).get("kind")
-        is_regression = kind == "regression" if kind else params["logits"]["bias"].shape == (1,)
-        return ("regression" if is_regression else "classification"), details
-    return _HEAD_OF_TASK.get(task), details
 
 
 def _nested(arrays: Mapping[str, np.ndarray], item: str) -> dict[str, Any]:

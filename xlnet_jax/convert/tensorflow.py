@@ -1,12 +1,11 @@
-"""Checkpoints of the original code (TensorFlow 1 format): read, written, averaged."""
+"""Checkpoints of the original code (TensorFlow 1 format): read and written."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from etils import epath
@@ -100,29 +99,6 @@ def write_checkpoint(path: str | os.PathLike[str], variables: Mapping[str, np.nd
     (epath.Path(folder) / STATE_NAME).write_text(
         f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'
     )
-
-
-def average(
-    sources: Sequence[Callable[[], Mapping[str, np.ndarray]]],
-) -> dict[str, np.ndarray]:
-    """Element by element mean of several sets of arrays, read one after another.
-
-    Raises ValueError if they do not hold the same names and shapes.
-    """
-    sums: dict[str, Any] = {}
-    types: dict[str, np.dtype] = {}
-    for number, source in enumerate(sources):
-        arrays = source()
-        shapes = {name: array.shape for name, array in arrays.items()}
-        if number == 0:
-            types = {name: array.dtype for name, array in arrays.items()}
-            sums = {name: np.zeros(shape, np.float64) for name, shape in shapes.items()}
-        if wrong := sorted(shapes.items() ^ {k: v.shape for k, v in sums.items()}.items()):
-            listed = ", ".join(f"{name} {shape}" for name, shape in wrong)
-            raise ValueError(f"checkpoints to average hold different variables: {listed}")
-        for name, array in arrays.items():
-            sums[name] += array
-    return {name: (total / len(sources)).astype(types[name]) for name, total in sums.items()}
 
 
 def _check_index(path: str) -> None:
