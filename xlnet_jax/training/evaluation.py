@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -33,25 +34,30 @@ class LossEvaluator:
     def __init__(self, task: Task, mesh: Mesh, batch_size: int):
         self._task, self._mesh, self._batch_size = task, mesh, batch_size
         self._rows = sharding.local_rows(mesh, batch_size)
-        self._eval_step = jax.jit(make_eval_step(task), donate_argnums=1)
+        total = weight = sharding.replicated(mesh)
+        has_memory = jax.eval_shape(lambda: task.init_memory(batch_size)) is not None
+        memory = sharding.memory_sharding(mesh) if has_memory else None
+        places = EvalSums(total, weight, memory)
+        step = sharding.on_mesh(make_eval_step(task), mesh)
+        self._eval_step = jax.jit(step, donate_argnums=1, out_shardings=places)
+        self._nothing = jax.jit(self._empty_sums, out_shardings=places)
 
     def __call__(self, params: Params) -> dict[str, float]:
         """The mean loss over all targets of all held-out batches.
 
         Raises ValueError if there are no targets.
         """
-        everywhere = sharding.replicated(self._mesh)
-        total, weight = (jax.device_put(np.float32(0), everywhere) for _ in range(2))
-        memory = self._task.init_memory(self._batch_size)
-        if memory is not None:
-            memory = jax.device_put(memory, sharding.memory_sharding(self._mesh))
-        sums = EvalSums(total, weight, memory)
+        sums = self._nothing()
         for batch in self._task.eval_batches(self._rows):
             sums = self._eval_step(params, sums, sharding.place_batch(batch, self._mesh))
         if float(sums.weight) == 0:
             raise ValueError("the held-out data gave no targets; give more text in data.heldout")
         loss = float(sums.total) / float(sums.weight)
         return {"heldout_loss": loss, "heldout_perplexity": perplexity(loss)}
+
+    def _empty_sums(self) -> EvalSums:
+        memory = self._task.init_memory(self._batch_size)
+        return EvalSums(jnp.zeros([]), jnp.zeros([]), memory)
 
 
 class Predictor:
@@ -60,7 +66,8 @@ class Predictor:
     def __init__(self, task: PredictingTask, mesh: Mesh, batch_size: int):
         self._task, self._mesh = task, mesh
         self._rows = sharding.local_rows(mesh, batch_size)
-        self._predict = jax.jit(task.predict, out_shardings=sharding.replicated(mesh))
+        predict = sharding.on_mesh(task.predict, mesh)
+        self._predict = jax.jit(predict, out_shardings=sharding.batch_sharding(mesh))
 
     def __call__(self, params: Params, split: str) -> dict[str, Any]:
         """By name, in the order of the features; see `tasks.task.PredictingTask`."""
@@ -68,7 +75,7 @@ class Predictor:
         for batch in self._task.predict_batches(split, self._rows):
             placed = sharding.place_batch(batch, self._mesh)
             outputs = dict(self._predict(params, placed), index=placed["index"])
-            outputs = {name: sharding.fetch(array) for name, array in outputs.items()}
+            outputs = sharding.fetch(outputs)
             index = outputs.pop("index")
             for name, values in outputs.items():
                 of_name = found.setdefault(name, {})

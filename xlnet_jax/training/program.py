@@ -73,13 +73,9 @@ def make_program(settings: Settings, task: Task, mesh: Mesh) -> Program:
         dropout=max(run.dropout, run.activation_dropout, run.attention_dropout) > 0,
     )
 
-    def train_step(state: TrainState, batch: Mapping[str, Any]) -> TrainState:
-        with sharding.activations_on(mesh):
-            return step(state, batch)
-
     return Program(
         train_step=jax.jit(
-            train_step,
+            sharding.on_mesh(step, mesh),
             donate_argnums=0,
             in_shardings=(places, sharding.batch_sharding(mesh)),
             out_shardings=places,

@@ -143,21 +143,24 @@ def _read_network(network: str, tokenizer: Tokenizer | None) -> XLNetConfig:
 
 
 def make_mesh(settings: Settings, task: Task) -> Mesh:
-    """All devices; raises ValueError if a batch cannot be cut evenly over them."""
+    """The config's mesh; raises ValueError if network or batch cannot be cut evenly over it."""
     train, group = settings.train, task.rows_per_group
-    sharding.check_batch_size("train.batch_size", train.batch_size, group, train.accumulation_steps)
+    mesh = sharding.make_mesh(settings.mesh)
+    sharding.check_network(task.network, mesh)
+    key, parts = "train.batch_size", train.accumulation_steps
+    sharding.check_batch_size(key, train.batch_size, group, parts, mesh)
     if task.has_heldout:
-        check_eval_batch_size(settings, task)
-    return sharding.make_mesh()
+        check_eval_batch_size(settings, task, mesh)
+    return mesh
 
 
-def check_eval_batch_size(settings: Settings, task: Task) -> None:
-    """Raises ValueError if a held-out batch cannot be cut evenly over all devices."""
+def check_eval_batch_size(settings: Settings, task: Task, mesh: Mesh) -> None:
+    """Raises ValueError if a held-out batch cannot be cut evenly over the mesh."""
     if settings.train.eval_batch_size:
         key = "train.eval_batch_size"
     else:
         key = "train.eval_batch_size (0: that of train.batch_size)"
-    sharding.check_batch_size(key, eval_batch_size(settings), task.rows_per_group, 1)
+    sharding.check_batch_size(key, eval_batch_size(settings), task.rows_per_group, 1, mesh)
 
 
 def eval_batch_size(settings: Settings) -> int:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,6 +22,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from xlnet_jax.model import layout, parameter_axes
 from xlnet_jax.model.config import XLNetConfig
+
+T = TypeVar("T")
 
 DATA, FSDP, MODEL = AXES = ("data", "fsdp", "model")
 
@@ -233,6 +236,17 @@ def activations_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
     return layout.cut_by(layout.Layout(cut, cuts_parameters=mesh.shape[FSDP] > 1))
 
 
+def on_mesh(function: Callable[..., T], mesh: Mesh) -> Callable[..., T]:
+    """The same function, to be jitted, with the model's activations cut as the table says."""
+
+    @functools.wraps(function)
+    def laid_out(*args: Any) -> T:
+        with activations_on(mesh):
+            return function(*args)
+
+    return laid_out
+
+
 def local_rows(mesh: Mesh, global_batch_size: int) -> slice:
     """The rows of the global batch that this process feeds to its devices.
 
@@ -261,6 +275,17 @@ def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()
     }
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Whole numpy arrays, the same on every process -> arrays on the devices."""
+    return jax.tree.map(
+        lambda array, where: jax.make_array_from_callback(
+            np.shape(array), where, lambda index: array[index]
+        ),
+        tree,
+        shardings,
+    )
 
 
 def fetch(tree: Any) -> Any:

@@ -63,6 +63,7 @@ def store_config(folder: epath.Path, config: Mapping[str, Any]) -> None:
 # Keys that may change when a run is resumed without changing what its state means.
 _FREE = (
     "init_from",
+    "init_optimizer",
     "data.train",
     "data.heldout",
     "data.dev",
@@ -82,6 +83,7 @@ _FREE = (
     "train.eval_",
     "checkpoint.",
     "report.",
+    "mesh.",
 )
 
 
