@@ -9,7 +9,7 @@ from typing import NamedTuple
 from etils import epath
 from jax.sharding import Mesh
 
-from xlnet_jax.convert import model_files
+from xlnet_jax.convert import model_files, orbax_folder
 from xlnet_jax.convert.pretrained import Pretrained, load_pretrained
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.config import NAMED_CONFIGS, XLNetConfig
@@ -39,7 +39,9 @@ def find_foundation(settings: Settings, folder: str) -> Foundation:
 
     Raises ValueError or OSError where something is missing or cannot be understood.
     """
-    if config := model_files.read_config(folder):
+    # A run that was stopped before its first checkpoint has its files, but no weights yet.
+    begun = bool(orbax_folder.steps_of(epath.Path(folder))) or not settings.init_from
+    if begun and (config := model_files.read_config(folder)):
         if not isinstance(settings.network, str):  # the config says all, and checkpoints compare
             return Foundation(None, None, None, os.fspath(folder))
         return Foundation(config, model_files.read_tokenizer(folder), None, os.fspath(folder))
