@@ -27,7 +27,7 @@ declare -A SETTINGS=(
   [PROJECT]='' [ZONE]='' [NAME]='' [ACCELERATOR]='' [SPOT]=false [RUNTIME]=tpu-ubuntu2204-base
   [SERVICE_ACCOUNT]='' [NETWORK]='' [SUBNETWORK]='' [INTERNAL_IPS]=false [PYTHON]=3.11 [RUN]=train
   [WAIT_MINUTES]=360 [POLL_SECONDS]=60 [STOP_SECONDS]=600 [GRACE_SECONDS]=180
-  [MAX_RECREATIONS]=100 [BACKOFF_SECONDS]=60
+  [MAX_RECREATIONS]=100 [BACKOFF_SECONDS]=60 [DELETE_AT_END]=false
 )
 declare -A ORIGIN=() # where a key got its value, for messages
 DRY_RUN=false
@@ -117,7 +117,7 @@ check_settings() {
     case $key in
       PROJECT | ZONE | ACCELERATOR) [[ $value =~ ^[a-z0-9.:-]+$ ]] || wanted=$(example_of "$key") ;;
       NAME | RUN) [[ $value =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || wanted='letters a-z, digits and -' ;;
-      SPOT | INTERNAL_IPS | YES | FOLLOW) [[ $value =~ ^(true|false)$ ]] || wanted='true or false' ;;
+      SPOT | INTERNAL_IPS | DELETE_AT_END | YES | FOLLOW) [[ $value =~ ^(true|false)$ ]] || wanted='true or false' ;;
       PYTHON) [[ $value =~ ^3\.1[123](\.[0-9]+)?$ ]] || wanted='3.11, 3.12 or 3.13' ;;
       POLL_SECONDS) [[ $value =~ ^[0-9]+(\.[0-9]+)?$ ]] || wanted='a number of seconds' ;;
       *_SECONDS | *_MINUTES | MAX_* | LINES_*) [[ $value =~ ^[0-9]+$ ]] || wanted='a whole number' ;;

@@ -96,7 +96,7 @@ dry_run() {
   run_states
   note "after a failure, what is left of the run:"
   on_workers stop "$RUN" 60
-  note "after a preemption, at most $MAX_RECREATIONS times:"
+  note "after a preemption, at most $MAX_RECREATIONS times (and at the end with DELETE_AT_END=true):"
   do_script delete.sh
   note "and again from the top"
 }
@@ -111,7 +111,11 @@ while true; do
   began=$SECONDS
   now=$(outcome)
   case $now in
-    finished) say "run '$RUN' finished; the slice is still rented: launch/delete.sh" && exit 0 ;;
+    finished)
+      say "run '$RUN' finished"
+      if $DELETE_AT_END; then do_script delete.sh --yes && exit 0; fi
+      say "the slice is still rented: launch/delete.sh" && exit 0
+      ;;
     stopped) say "run '$RUN' was stopped; the slice is still rented: launch/delete.sh" && exit 0 ;;
     gone) ;;
     *) on_workers stop "$RUN" 60 || true ;;

@@ -1,4 +1,4 @@
-"""A cloud in a folder: a stand-in for gcloud, workers with stand-ins for their tools, a checkout."""
+"""A cloud in a folder: a stand-in for gcloud, workers with stand-ins for tools, a checkout."""
 
 import json
 import os
@@ -25,13 +25,14 @@ mkdir -p "$HOME/.local/bin" && cp "$WORLD/uv" "$HOME/.local/bin/uv"
 """,
 }
 UV = """
+bin=$HOME/xlnet-jax-env/bin
 case "$1 $2" in
   "python install") [ "$3" = 3.11 ] ;;
-  "venv --clear") mkdir -p "$HOME/xlnet-jax-env/bin" && cp "$WORLD/python" "$HOME/xlnet-jax-env/bin" ;;
+  "venv --clear") mkdir -p "$bin" && cp "$WORLD/python" "$bin" ;;
   "pip install")
     case "$*" in
       *--require-hashes*) [ -e requirements.lock ] && [ -e launch/requirements-tpu.lock ] ;;
-      *--editable*) cp "$WORLD/xlnet-jax" "$HOME/xlnet-jax-env/bin" && [ -e pyproject.toml ] ;;
+      *--editable*) cp "$WORLD/xlnet-jax" "$bin" && [ -e pyproject.toml ] ;;
     esac
     [ ! -e "$WORLD/broken-$WORKER" ] || { echo "no space left on device"; exit 1; } ;;
   *) exit 2 ;;

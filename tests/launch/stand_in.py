@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from typing import Any
 
 WIDE = {"--project=", "--format=", "--quiet", "--verbosity=", "--account=", "--configuration="}
 LIST = {"--zone=", "--filter=", "--limit=", "--page-size=", "--sort-by=", "--uri"}
@@ -77,7 +78,7 @@ class World:
         self.folder = os.environ["WORLD"]
         with open(f"{self.folder}/plan.json") as file:
             self.plan = json.load(file)
-        self.now = {"life": -1, "step": -1, "there": False}
+        self.now: dict[str, Any] = {"life": -1, "step": -1, "there": False}
         if os.path.exists(f"{self.folder}/state.json"):
             with open(f"{self.folder}/state.json") as file:
                 self.now = json.load(file)
@@ -160,7 +161,8 @@ def print_list(flags: dict[str, str], name: str, values: dict[str, str]) -> None
     """Prints as --filter=name~REGEX and --format=value(KEY,KEY) ask for."""
     pattern = re.fullmatch("name~(.*)", flags["--filter"])
     wanted = re.fullmatch(r"value\((.*)\)", flags["--format"])
-    assert pattern and wanted
+    assert pattern
+    assert wanted
     if re.search(pattern[1], name):
         print("\t".join(values[key] for key in wanted[1].split(",")))
 

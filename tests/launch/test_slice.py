@@ -1,4 +1,4 @@
-"""The slice: requested, waited for, set up alike on all hosts, deleted; shown first on a dry run."""
+"""The slice: requested, waited for, set up alike on all hosts, deleted; and all on a dry run."""
 
 import subprocess
 

@@ -19,12 +19,12 @@ def test_a_preempted_run_is_brought_back_with_the_same_words(cloud):
     cloud.plan(lives=[first, second], actions=["wait", "exit 0"])
     shown = cloud.do("watch", "--spot", "--dry-run", *COMMAND).stdout
     assert cloud.calls() == []
-    done = cloud.do("watch", "--spot", *COMMAND)
+    done = cloud.do("watch", "--spot", "--delete-at-end", *COMMAND)
     assert "run 'large' is gone: recreation 1 of at most 100 in 0 s" in done.stderr
     assert "run 'large' finished" in done.stderr
     verbs = [verb for verb in cloud.verbs() if verb.split()[1] in ("create", "delete", "scp")]
     again = ["queued-resources delete", "queued-resources create", "tpu-vm scp"]
-    assert verbs == ["queued-resources create", "tpu-vm scp", *again]
+    assert verbs == ["queued-resources create", "tpu-vm scp", *again, again[0]]
     assert cloud.arguments(0) == cloud.arguments(1) == ["train", "two words", "it's"]
     creates = [call for call in cloud.calls() if call[3] == "create"]
     assert creates[0] == creates[1]
