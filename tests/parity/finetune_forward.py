@@ -1,4 +1,4 @@
-"""Single-stream passes: hidden states of every layer and memory."""
+"""Single-stream passes: hidden states of every layer and memory; heads are in `finetune_heads`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tests.parity import finetune_heads
 from tests.parity import model_cases as mc
 from tests.parity.case import Case, Result, relative_error, worst
 from xlnet_jax.model.transformer import XLNet
@@ -19,10 +20,9 @@ def cases(root: Path) -> Iterator[Case]:
     for folder, meta in mc.model_folders(root / "finetune_forward"):
         for name, case in meta["cases"].items():
             full_name = f"{folder.relative_to(root)}/{name}"
-            if case["options"]["entry"] not in ("XLNetModel", "transformer_xl"):
-                yield Case(full_name, None, "the heads of fine-tuning are not built yet")
-                continue
-            yield Case(full_name, functools.partial(run_case, folder, name, case["options"]))
+            has_head = case["options"]["entry"] in finetune_heads.ENTRIES
+            run = finetune_heads.run_case if has_head else run_case
+            yield Case(full_name, functools.partial(run, folder, name, case["options"]))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -33,6 +33,7 @@ def run_model(model: XLNet, params: Any, tokens: Any, inputs: dict[str, Any]) ->
 
 def run_case(folder: Path, name: str, options: dict[str, Any], **changes: Any) -> Result:
     """`changes` are fields of `RunConfig`, to run the case in another form."""
+    assert options["entry"] in ("XLNetModel", "transformer_xl"), options["entry"]
     config, params = mc.load_model(folder)
     features = mc.arrays_of(np.load(folder / "inputs.npz"), name)
     wanted = mc.arrays_of(np.load(folder / "outputs.npz"), name)

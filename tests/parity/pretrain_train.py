@@ -38,7 +38,10 @@ def cases(root: Path) -> Iterator[Case]:
     for folder, meta in mc.model_folders(root / "pretrain_train"):
         name = str(folder.relative_to(root))
         if "input_k" not in meta["inputs"]:
-            yield Case(name, None, "the heads of fine-tuning are not built yet")
+            # It takes parts of this module.
+            from tests.parity import finetune_train
+
+            yield Case(name, functools.partial(finetune_train.run_chain, folder, meta))
             continue
         yield Case(name, functools.partial(run_chain, folder, meta))
         if (folder / "mid_model.ckpt.index").exists():
@@ -62,6 +65,8 @@ def optimizer_config(options: Mapping[str, Any]) -> OptimizerConfig:
         epsilon=options.get("adam_epsilon", 1e-8),
         clip=options.get("clip", 1.0),
         bias_correction="reference",
+        layer_decay=options.get("lr_layer_decay_rate", 1.0),
+        layer_decay_on="gradient",
     )
 
 
