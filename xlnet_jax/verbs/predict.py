@@ -12,8 +12,7 @@ SUMMARY = "write a fine-tuned model's predictions for a file or standard input"
 
 DESCRIPTION = f"""\
 Predicts with a checkpoint of a fine-tuning work directory. --input is a file like those of the
-training data (labels may be missing), or - for standard input; without it a split that the config
-names is taken (--split). What is written depends on the task: classification, multiple choice and
+training data (labels may be missing), or - for standard input; without it a split that the config names is taken (--split). What is written depends on the task: classification, multiple choice and
 tagging write a table (.tsv) or JSON (.json) with one entry an example, span QA a folder with
 predictions, n-best answers and null odds.
 
@@ -61,21 +60,21 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give either --input=FILE (or -) or --split=NAME")
     if args.checkpoint == "all":
         raise ValueError("--checkpoint=all is for evaluate; predict wants one checkpoint")
-    config = stored_config(args)
+    config, split = stored_config(args), args.split
     if args.input is not None:
-        if "predict" not in config.data:
+        split = "predict" if "predict" in config.data else "test"
+        if split not in config.data:
             raise ValueError(
-                f"--workdir={args.workdir} is of the task {config.task!r}, which has"
-                " nothing to predict"
+                f"--workdir={args.workdir} is of the task {config.task!r}, which has nothing to"
+                " predict"
             )
-        config.data.predict = args.input
+        config.data[split] = args.input
 
     from xlnet_jax import host_memory
 
     host_memory.keep_freed_memory()  # before the heavy imports, which start threads
     from xlnet_jax.training import run as training_run
 
-    split = args.split or "predict"
     count = training_run.predict(
         config.to_dict(), args.workdir, split=split, output=args.output, checkpoint=args.checkpoint
     )
