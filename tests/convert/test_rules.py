@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from tests.convert import examples
 from xlnet_jax.convert import rules, tensorflow
+from xlnet_jax.convert.table import KINDS, Head, choose_head, heads_in, rules_for, shape_of
 from xlnet_jax.model.config import RunConfig, XLNetConfig
-from xlnet_jax.model.heads import PermutationLanguageModel
+from xlnet_jax.model.heads import (
+    MultipleChoice,
+    PermutationLanguageModel,
+    SequenceClassifier,
+    TokenTagger,
+)
+from xlnet_jax.model.span_head import SpanExtractor
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 UNTIED = XLNetConfig(
@@ -124,7 +132,7 @@ def test_all_problems_are_named_at_once():
     del variables["model/lm_loss/bias"]
     variables["model/transformer/layer_3/ff/layer_1/bias"] = np.zeros(6)
     variables["model/transformer/seg_embed"] = np.zeros((3, 2, 3, 2))
-    with pytest.raises(ValueError, match="checkpoint and model do not match:") as caught:
+    with pytest.raises(ValueError, match="checkpoint and model do not match") as caught:
         convert(variables, UNTIED)
     seg_embed = ["model/transformer/seg_embed"]
     assert sorted(str(caught.value).split("\n  ")[1:]) == [
@@ -184,3 +192,261 @@ def test_no_checkpoint(tmp_path):
     path = str(tmp_path / "model.ckpt")
     with pytest.raises(FileNotFoundError, match=r"no TensorFlow checkpoint at .*model\.ckpt"):
         tensorflow.read_checkpoint(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("summary_type", ["last", "attn"])
+def test_the_table_has_just_the_parameters_of_the_models(kind, summary_type):
+    tokens = jnp.zeros((1, 2, 3) if kind == "multiple_choice" else (1, 3), jnp.int32)
+    inputs = {}
+    if kind == "span_qa":
+        model = SpanExtractor(UNTIED, RunConfig(), answerability=True)
+        at = jnp.zeros([1], jnp.int32)
+        inputs = {
+            "cannot_answer": jnp.zeros((1, 3), bool), "cls_positions": at, "start_positions": at
+        }  # fmt: skip
+    elif kind == "tagging":
+        model = TokenTagger(UNTIED, RunConfig(), 4)
+    elif kind == "multiple_choice":
+        model = MultipleChoice(UNTIED, RunConfig(), summary_type)
+    else:
+        outputs = 1 if kind == "regression" else 4
+        model = SequenceClassifier(UNTIED, RunConfig(), outputs, summary_type)
+    tree = jax.eval_shape(model.init, jax.random.key(0), tokens, **inputs)["params"]
+    shapes = {k: v.shape for k, v in traverse_util.flatten_dict(tree, sep="/").items()}
+    rows = {row.parameter: row for row in rules_for(UNTIED, Head(kind))}
+    assert shapes.keys() <= rows.keys()
+    for path, shape in shapes.items():
+        wanted = shape_of(rows[path].axes, UNTIED)
+        assert tuple(size or 4 for size in wanted) == shape, path
+    parts = {rows[path].part for path in shapes}
+    assert {path for path, row in rows.items() if row.part in parts} == shapes.keys()
+
+
+# Names in the original and in PyTorch's XLNet, restated.
+HEAD_NAMES = {
+    "classification": {
+        "summary/projection/kernel": (
+            "model/sequnece_summary/summary/kernel", "sequence_summary.summary.weight"
+        ),
+        "summary/projection/bias": (
+            "model/sequnece_summary/summary/bias", "sequence_summary.summary.bias"
+        ),
+        "logits/kernel": ("model/classification_mnli/logit/kernel", "logits_proj.weight"),
+        "logits/bias": ("model/classification_mnli/logit/bias", "logits_proj.bias"),
+    },
+    "regression": {
+        "logits/kernel": ("model/regression_mnli/logit/kernel", "logits_proj.weight"),
+        "logits/bias": ("model/regression_mnli/logit/bias", "logits_proj.bias"),
+    },
+    "multiple_choice": {
+        "logits/kernel": ("logits/dense/kernel", "logits_proj.weight"),
+        "logits/bias": ("logits/dense/bias", "logits_proj.bias"),
+    },
+    "tagging": {
+        "logits/kernel": (None, "classifier.weight"),
+        "logits/bias": (None, "classifier.bias"),
+    },
+    "span_qa": {
+        "start_logits/kernel": ("start_logits/dense/kernel", "start_logits.dense.weight"),
+        "start_logits/bias": ("start_logits/dense/bias", "start_logits.dense.bias"),
+        "end_logits/dense_0/kernel": ("end_logits/dense_0/kernel", "end_logits.dense_0.weight"),
+        "end_logits/dense_0/bias": ("end_logits/dense_0/bias", "end_logits.dense_0.bias"),
+        "end_logits/norm/scale": ("end_logits/LayerNorm/gamma", "end_logits.LayerNorm.weight"),
+        "end_logits/norm/bias": ("end_logits/LayerNorm/beta", "end_logits.LayerNorm.bias"),
+        "end_logits/dense_1/kernel": ("end_logits/dense_1/kernel", "end_logits.dense_1.weight"),
+        "end_logits/dense_1/bias": ("end_logits/dense_1/bias", "end_logits.dense_1.bias"),
+        "answer_class/dense_0/kernel": (
+            "answer_class/dense_0/kernel", "answer_class.dense_0.weight"
+        ),
+        "answer_class/dense_0/bias": ("answer_class/dense_0/bias", "answer_class.dense_0.bias"),
+        "answer_class/dense_1/kernel": (
+            "answer_class/dense_1/kernel", "answer_class.dense_1.weight"
+        ),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_of_heads(kind):
+    head = Head(kind, "mnli")
+    network = examples.config()
+    params = examples.flat_params(network, head)
+    torch = rules.from_params(params, network, "pytorch", head=head).arrays
+    everything = rules.Allowed(unused=("logits/*",))
+    original = rules.from_params(params, network, "tensorflow", head=head, allowed=everything)
+    for path, (theirs, torch_name) in HEAD_NAMES[kind].items():
+        kernel = path.endswith("kernel")
+        wanted = params[path].T if kernel else params[path]
+        np.testing.assert_array_equal(torch[torch_name], wanted, err_msg=path)
+        if theirs is not None:
+            np.testing.assert_array_equal(original.arrays[theirs], params[path], err_msg=path)
+
+
+def test_names_of_attention_pooling():
+    network, head = examples.config(), Head("classification", "x")
+    params = examples.flat_params(network, head, parts={"trunk", "pooling", "logits"})
+    variables = rules.from_params(params, network, "tensorflow", head=head).arrays
+    names = {"q": "q/kernel", "k": "k/kernel", "v": "v/kernel", "o": "o/kernel"}
+    for ours, theirs in names.items():
+        np.testing.assert_array_equal(
+            variables[f"model/sequnece_summary/abs_attn/{theirs}"],
+            params[f"summary/attention/{ours}"],
+        )
+    pairs = {
+        "summary/attention/bias": "summary_bias",
+        "summary/attention_norm/scale": "abs_attn/LayerNorm/gamma",
+        "summary/attention_norm/bias": "abs_attn/LayerNorm/beta",
+    }
+    for ours, theirs in pairs.items():
+        np.testing.assert_array_equal(variables[f"model/sequnece_summary/{theirs}"], params[ours])
+    with pytest.raises(ValueError, match="summary/attention/q: PyTorch's XLNet has no variable"):
+        rules.from_params(params, network, "pytorch", head=head)
+
+
+# PyTorch's names of the trunk, restated; True where it keeps the transpose.
+TORCH_TRUNK = {
+    "xlnet/layers/attention/q": ("rel_attn.q", False),
+    "xlnet/layers/attention/k": ("rel_attn.k", False),
+    "xlnet/layers/attention/v": ("rel_attn.v", False),
+    "xlnet/layers/attention/r": ("rel_attn.r", False),
+    "xlnet/layers/attention/o": ("rel_attn.o", False),
+    "xlnet/layers/attention/r_w_bias": ("rel_attn.r_w_bias", False),
+    "xlnet/layers/attention/r_r_bias": ("rel_attn.r_r_bias", False),
+    "xlnet/layers/attention/r_s_bias": ("rel_attn.r_s_bias", False),
+    "xlnet/layers/attention/seg_embed": ("rel_attn.seg_embed", False),
+    "xlnet/layers/attention_norm/scale": ("rel_attn.layer_norm.weight", False),
+    "xlnet/layers/attention_norm/bias": ("rel_attn.layer_norm.bias", False),
+    "xlnet/layers/feed_forward/kernel_1": ("ff.layer_1.weight", True),
+    "xlnet/layers/feed_forward/bias_1": ("ff.layer_1.bias", False),
+    "xlnet/layers/feed_forward/kernel_2": ("ff.layer_2.weight", True),
+    "xlnet/layers/feed_forward/bias_2": ("ff.layer_2.bias", False),
+    "xlnet/layers/feed_forward_norm/scale": ("ff.layer_norm.weight", False),
+    "xlnet/layers/feed_forward_norm/bias": ("ff.layer_norm.bias", False),
+}
+
+
+def test_names_of_the_trunk_in_pytorch():
+    network = examples.config()
+    params = examples.flat_params(network)
+    tensors = rules.from_params(params, network, "pytorch").arrays
+    for path, (name, transposed) in TORCH_TRUNK.items():
+        for layer in range(network.n_layer):
+            wanted = params[path][layer].T if transposed else params[path][layer]
+            got = tensors[f"transformer.layer.{layer}.{name}"]
+            np.testing.assert_array_equal(got, wanted, err_msg=path)
+    assert tensors["transformer.mask_emb"].shape == (1, 1, network.d_model)
+    beside = {"transformer.word_embedding.weight", "transformer.mask_emb", "lm_loss.bias"}
+    assert len(tensors) == len(beside) + network.n_layer * len(TORCH_TRUNK)
+    assert beside <= tensors.keys()
+
+
+@CONFIGS
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_pytorch_and_back(config, kind):
+    head = Head(kind) if kind else None
+    params = examples.flat_params(config, head)
+    tensors = rules.from_params(params, config, "pytorch", head=head).arrays
+    back = rules.to_params(tensors, config, "pytorch", head=head)
+    examples.assert_equal(back.arrays, params)
+    assert (back.missing, back.unused) == ([], [])
+
+
+def test_tied_biases_must_be_equal_in_all_layers_of_pytorch():
+    tensors = rules.from_params(examples.flat_params(TIED), TIED, "pytorch").arrays
+    tensors["transformer.layer.1.rel_attn.r_r_bias"] = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match="xlnet/r_r_bias: values differ from layer to layer"):
+        rules.to_params(tensors, TIED, "pytorch")
+
+
+def test_a_part_of_which_something_is_there_must_be_whole():
+    head = Head("span_qa")
+    variables = rules.variables_from_params(examples.flat_params(UNTIED, head), UNTIED, head)
+    del variables["answer_class/dense_1/kernel"]
+    with pytest.raises(ValueError, match=r"answer_class/dense_1/kernel: missing variables"):
+        rules.to_params(variables, UNTIED, "tensorflow", head=head)
+    for name in [name for name in variables if name.startswith("answer_class")]:
+        del variables[name]
+    params = rules.to_params(variables, UNTIED, "tensorflow", head=head).arrays
+    assert "end_logits/norm/scale" in params
+    assert not any(path.startswith("answer_class") for path in params)
+
+
+def test_patterns_let_through_and_are_told():
+    variables = distinct(variable_shapes(UNTIED))
+    del variables["model/transformer/layer_1/rel_attn/k/kernel"]
+    variables["model/else"] = np.zeros(1)
+    variables["model/other"] = np.zeros(1)
+    allowed = rules.Allowed(missing=("xlnet/*/k",), unused=("model/el?e", "*/other"))
+    matched = rules.to_params(variables, UNTIED, "tensorflow", allowed=allowed)
+    assert matched.missing == ["xlnet/layers/attention/k"]
+    assert matched.unused == ["model/else", "model/other"]
+    assert matched.notes() == (
+        "missing, as allowed: xlnet/layers/attention/k",
+        "not used, as allowed: model/else, model/other",
+    )
+    by_variable = rules.Allowed(("*/layer_1/rel_attn/k/kernel",), ("model/*",))
+    again = rules.to_params(variables, UNTIED, "tensorflow", allowed=by_variable)
+    assert again.missing == matched.missing
+    with pytest.raises(ValueError, match="variable model/other: not used") as caught:
+        rules.to_params(variables, UNTIED, "tensorflow", allowed=allowed._replace(unused=()))
+    assert "--allow_missing=PATTERN" in str(caught.value)
+
+
+def test_writing_is_strict_too():
+    params = examples.flat_params(UNTIED)
+    del params["xlnet/layers/attention/o"]
+    params["xlnet/layers/attention/r"] = params["xlnet/layers/attention/r"][:, :5]
+    params["extra"] = np.zeros(2)
+    with pytest.raises(ValueError, match="do not match") as caught:
+        rules.from_params(params, UNTIED, "tensorflow")
+    assert sorted(str(caught.value).split("\n  ")[1:]) == [
+        "parameter extra: the original has no variable for it",
+        "parameter xlnet/layers/attention/o: missing",
+        "parameter xlnet/layers/attention/r: wanted shape (3, 6, 2, 3), got (3, 5, 2, 3)",
+    ]
+
+
+def test_layers_of_different_shapes():
+    variables = distinct(variable_shapes(UNTIED))
+    variables["model/transformer/layer_1/ff/layer_1/bias"] = np.zeros(5)
+    with pytest.raises(ValueError, match=r"shapes differ from layer to layer: \[\(6,\), \(5,\)"):
+        convert(variables, UNTIED)
+
+
+NAMES = [
+    "model/classification_mnli/logit/kernel",
+    "model/classification_mnli/logit/bias",
+    "model/regression_sts-b/logit/kernel",
+    "logits/dense/kernel",
+    "start_logits/dense/kernel",
+    "model/transformer/seg_embed",
+]
+
+
+def test_heads_are_found_by_their_variables():
+    found = heads_in(NAMES)
+    assert found == [
+        Head("classification", "mnli"),
+        Head("multiple_choice"),
+        Head("regression", "sts-b"),
+        Head("span_qa"),
+    ]
+    assert choose_head(found, "classification", "x") == Head("classification", "mnli")
+    assert choose_head(found, "regression:sts-b", "x") == Head("regression", "sts-b")
+    assert choose_head(found[:1], None, "x") == found[0]
+    assert choose_head([], None, "x") is None
+    with pytest.raises(ValueError, match="x has these heads: classification:mnli, multiple"):
+        choose_head(found, None, "x")
+    with pytest.raises(ValueError, match="--head=regression:mnli does not say one"):
+        choose_head(found, "regression:mnli", "x")
+    with pytest.raises(ValueError, match="unknown head 'classify': wanted one of classification"):
+        Head.parse("classify")
+
+
+def test_slots_by_variable_in_both_namings():
+    arrays = {"a/kernel": 0, "a/kernel/adam_m": 1, "a/kernel/adam_v": 2, "b/Adam": 3}
+    arrays |= {"b/Adam_1": 4, "beta1_power": 5}
+    variables = {name: np.array(value) for name, value in arrays.items()}
+    assert rules.slots_of(variables, "m") == {"a/kernel": np.array(1), "b": np.array(3)}
+    assert rules.slots_of(variables, "v") == {"a/kernel": np.array(2), "b": np.array(4)}

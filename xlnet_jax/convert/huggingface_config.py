@@ -88,6 +88,8 @@ def _details(values: Mapping[str, Any]) -> dict[str, Any]:
     labels = values.get("id2label") or {}
     if labels and any(label != f"LABEL_{i}" for i, label in labels.items()):
         details["labels"] = [labels[str(i)] for i in range(len(labels))]
+    if values.get("problem_type") == "multi_label_classification":
+        details["problem_type"] = values["problem_type"]
     return details
 
 
@@ -115,10 +117,26 @@ def head_of(described: Described, tensors: Mapping[str, np.ndarray]) -> Head | N
         return Head("span_qa")
     if "logits_proj.weight" not in tensors:
         return None
+    _check_summary(described.values)
     if _ARCHITECTURES["multiple_choice"] in architectures:
         return Head("multiple_choice")
     is_regression = tensors["logits_proj.weight"].shape[0] == 1
     return Head("regression" if is_regression else "classification")
+
+
+def _check_summary(values: Mapping[str, Any]) -> None:
+    """Raises ValueError for a summary that there is none of here."""
+    projected = values.get("summary_use_proj", True)
+    activation = values.get("summary_activation", "tanh") or ""
+    if activation != ("tanh" if projected else ""):
+        raise ValueError(
+            f"{CONFIG_NAME} has summary_use_proj {projected} with summary_activation"
+            f" {activation!r}; here a summary is projected with tanh, or neither"
+        )
+    if (summary_type := values.get("summary_type", "last")) not in ("last", "first", "mean"):
+        raise ValueError(
+            f"{CONFIG_NAME} has summary_type {summary_type!r}, wanted last, first or mean"
+        )
 
 
 def write_config(
@@ -165,19 +183,27 @@ def write_config(
         "summary_last_dropout": 0.1,
         "start_n_top": 5,
         "end_n_top": 5,
-        "bos_token_id": special.bos if special else 1,
-        "eos_token_id": special.eos if special else 2,
+        "bos_token_id": _known(special.bos) if special else 1,
+        "eos_token_id": _known(special.eos) if special else 2,
         "pad_token_id": special.pad if special else 5,
         "tie_word_embeddings": True,
     }
     if head and head.kind in ("classification", "regression", "tagging"):
         count = params["logits/bias"].shape[0]
         labels = list(details.get("labels") or (f"LABEL_{i}" for i in range(count)))
+        if len(labels) != count:
+            raise ValueError(f"the head has {count} outputs, but there are {len(labels)} labels")
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}
         if head.kind == "regression":
             values["problem_type"] = "regression"
+        elif "problem_type" in details:
+            values["problem_type"] = details["problem_type"]
     (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def _known(number: int) -> int | None:
+    return number if number >= 0 else None
 
 
 def _architecture(head: Head | None, params: Mapping[str, np.ndarray]) -> str:

@@ -247,4 +247,7 @@ def _any_match(names: Iterable[str], patterns: Sequence[str]) -> bool:
 
 def _raise(problems: Sequence[str]) -> None:
     if problems:
-        raise ValueError("checkpoint and model do not match:\n  " + "\n  ".join(problems))
+        raise ValueError(
+            "checkpoint and model do not match (--allow_missing=PATTERN and --allow_unused=PATTERN"
+            " let through what may differ):\n  " + "\n  ".join(problems)
+        )

@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from xlnet_jax.convert import orbax_folder
+from xlnet_jax.data import readers_published
 
 
 def split_step(path: str) -> tuple[str, str]:
@@ -47,14 +48,18 @@ _HEAD_OF_TASK = {"span_qa": "span_qa", "multiple_choice": "multiple_choice", "ta
 def head_of_run(
     config: Mapping[str, Any], params: Mapping[str, Any]
 ) -> tuple[str | None, dict[str, Any]]:
-    """What head the parameters of a run have, by the config stored beside them."""
-    task = config.get("task", "pretraining")
-    details = {}
-    for section in ("data", "model"):
-        if summary_type := config.get(section, {}).get("summary_type"):
-            details["summary_type"] = summary_type
-    if task == "classification" and "logits" in params:
-        kind = config.get("data", {}).get("kind")
-        is_regression = kind == "regression" if kind else params["logits"]["bias"].shape == (1,)
-        return ("regression" if is_regression else "classification"), details
-    return _HEAD_OF_TASK.get(task), details
+    """What head the parameters of a run have, and its details, by the config stored with them."""
+    task, data = config.get("task", "pretraining"), config.get("data", {})
+    details: dict[str, Any] = {}
+    if summary_type := data.get("summary_type"):
+        details["summary_type"] = summary_type
+    if labels := data.get("labels"):
+        details["labels"] = list(labels)
+    if task != "classification" or "logits" not in params:
+        return _HEAD_OF_TASK.get(task), details
+    if data.get("kind") == "multi_label":
+        details["problem_type"] = "multi_label_classification"
+    if data.get("name") in readers_published.DATA_SETS and not details.get("labels"):
+        details["labels"] = list(readers_published.find(data["name"]).labels)
+    is_number = params["logits"]["bias"].shape == (1,) and data.get("kind") != "multi_label"
+    return ("regression" if is_number else "classification"), details

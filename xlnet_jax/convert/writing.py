@@ -120,6 +120,12 @@ def _write_huggingface(
     notes = matched.notes()
     if filled:
         notes += (f"not in {loaded.source}, so written as zeros: {', '.join(filled)}",)
+    if (
+        head
+        and "summary" in loaded.params
+        and loaded.details.get("summary_type") in ("first", "mean")
+    ):
+        notes += ("the summary of transformers counts padding too: give it rows without padding",)
     huggingface_config.write_config(folder, config, head, loaded.details, loaded.tokenizer, params)
     huggingface.write_tensors(folder, matched.arrays, as_bin=as_bin)
     if loaded.tokenizer is None:
