@@ -107,7 +107,8 @@ def ours(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
         predictions = Predictor(task, sharding.make_mesh(), BATCH)(params, "dev")
         np.save(Path(args.folder) / "ours.npy", predictions["logits"])
 
-    infer(), train()
+    infer()
+    train()
     timed = {"infer": infer, "train": train, "real": real}
     return {
         **{name: _timed(function) for name, function in timed.items()},
@@ -158,7 +159,8 @@ def peer(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
         np.save(Path(args.folder) / "peer.npy", found)
 
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    infer(), train()
+    infer()
+    train()
     timed = {"infer": infer, "train": train, "real": real}
     return {
         **{name: _timed(function) for name, function in timed.items()},
