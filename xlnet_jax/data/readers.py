@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -77,17 +78,19 @@ def read_examples(
     clean_text: Callable[[str], str] = str,
     keep: Callable[[Row], bool] | None = None,
     unnamed_rows: bool = False,
+    rows: Iterator[Row] | None = None,
 ) -> Iterator[TextExample]:
     """The examples of one file in order; rows with too few columns are counted in `oddities`.
 
     `form` is one of `readers_rows.FORMS`. `keep` leaves out rows that are not meant. Row numbers in
     names count all but empty rows, the header being row 0; with `unnamed_rows` the name is the row
     number alone, and empty rows count too (as in the csv files of the original's Yelp reader).
+    `rows` are those of the file, if it has been opened already.
 
     Raises FileNotFoundError or ValueError naming the file, and line and column where they matter.
     """
     name = os.fspath(path)
-    rows = read_rows(path, form, encoding=encoding, keep_empty=unnamed_rows)
+    rows = rows or read_rows(path, form, encoding=encoding, keep_empty=unnamed_rows)
     places: _Places | None = None
     count = 0
     for number, row in enumerate(rows):
@@ -243,19 +246,10 @@ def read_folders(
         raise ValueError(f"{os.fspath(path)} holds no examples, wanted files *txt in its folders")
 
 
-def natural_order(name: str) -> tuple[Any, ...]:
+def natural_order(name: str) -> tuple[tuple[int, str], ...]:
     """Sort key that puts 2.txt before 10.txt."""
-    parts: list[Any] = []
-    digits = ""
-    for character in f"{name}\0":
-        if character.isdecimal() and character.isascii():
-            digits += character
-            continue
-        if digits:
-            parts.append((0, int(digits), ""))
-            digits = ""
-        parts.append((1, 0, character))
-    return tuple(parts)
+    parts = re.split(r"([0-9]+)", name)  # every second part is digits
+    return tuple((int(part) if i % 2 else 0, part) for i, part in enumerate(parts))
 
 
 def read_text(path: epath.PathLike, encoding: str = "utf-8") -> str:

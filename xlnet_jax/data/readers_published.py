@@ -56,9 +56,14 @@ class DataSet:
         return self.other_columns.get(split, self.columns)
 
     def read(
-        self, name: str, folder: epath.PathLike, split: str, oddities: Oddities
+        self,
+        name: str,
+        folder: epath.PathLike,
+        split: str,
+        oddities: Oddities,
+        path: epath.PathLike | None = None,
     ) -> Iterator[TextExample]:
-        """The examples of a split.
+        """The examples of a split, from its published file or from another one, `path`.
 
         Raises FileNotFoundError or ValueError naming the split, the file or the line.
         """
@@ -66,7 +71,7 @@ class DataSet:
             raise ValueError(
                 f"the data set {name!r} has no split {split!r}, it has {', '.join(self.files)}"
             )
-        path = epath.Path(folder) / self.files[split]
+        path = path or epath.Path(folder) / self.files[split]
         if self.form == "folders":
             return read_folders(path, self.labels, clean_text=self.clean_text)
         language = name.partition("/")[2] if "/" in name else None

@@ -86,10 +86,10 @@ def read_rows(
     readers = {"tsv": _tsv, "csv": _csv, "quoted_tsv": _quoted_tsv, "jsonl": _jsonl}
     line = 0
     try:
-        with _open(path) as stream:
-            newline = "" if form in ("csv", "quoted_tsv") else "\n"
-            codec = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
-            for row in readers[form](io.TextIOWrapper(stream, codec, newline=newline)):
+        newline = "" if form in ("csv", "quoted_tsv") else "\n"
+        codec = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
+        with _open(path) as stream, _as_text(stream, codec, newline) as text:
+            for row in readers[form](text):
                 line = row.line
                 if row.values or keep_empty:
                     yield row
@@ -114,6 +114,15 @@ def _open(path: epath.PathLike) -> Iterator[IO[bytes]]:
         raise FileNotFoundError(f"no file {os.fspath(path)}")
     with file.open("rb") as stream:
         yield stream
+
+
+@contextlib.contextmanager
+def _as_text(stream: IO[bytes], codec: str, newline: str) -> Iterator[io.TextIOWrapper]:
+    text = io.TextIOWrapper(stream, codec, newline=newline)
+    try:
+        yield text
+    finally:
+        text.detach()  # who opened the stream closes it
 
 
 class _RowError(Exception):

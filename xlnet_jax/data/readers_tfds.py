@@ -35,8 +35,9 @@ def open_builder(name: str, data_dir: str = "") -> Any:
 
 def class_names(builder: Any, column: str) -> tuple[str, ...]:
     """Names of the classes of a label column; () if the data set does not know them."""
-    feature = builder.info.features.get(column)
-    return tuple(getattr(feature, "names", None) or ())
+    features = builder.info.features
+    names = getattr(features[column], "names", None) if column in features else None
+    return tuple(names or ())
 
 
 def read_tfds(

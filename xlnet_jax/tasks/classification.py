@@ -16,7 +16,7 @@ from xlnet_jax.model.heads import SequenceClassifier
 from xlnet_jax.model.summary import SUMMARY_TYPES
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.finetuning import Features, FineTuningTask
-from xlnet_jax.tasks.prediction_files import write_predictions
+from xlnet_jax.tasks.prediction_files import say, write_predictions
 from xlnet_jax.tasks.task import Batch, Context, Params
 from xlnet_jax.tasks.text_config import TextDataConfig, tokenizer_of
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
@@ -74,7 +74,7 @@ class ClassificationTask(FineTuningTask):
         super().__init__(
             context,
             tokenizer,
-            max_length=data.max_length,
+            max_length=data.max_seq_length,
             pad_to_multiple=data.pad_to_multiple,
         )
         self.data = data
@@ -94,7 +94,7 @@ class ClassificationTask(FineTuningTask):
                 open_split(self.data, split, oddities),
                 self.tokenizer,
                 labels=self.labels,
-                max_length=self.data.max_length,
+                max_length=self.data.max_seq_length,
                 oddities=oddities,
                 keep_names=split != "train",
             )
@@ -111,6 +111,20 @@ class ClassificationTask(FineTuningTask):
             {"tokens": PAD_TOKEN, "segment_ids": SEGMENT_PAD},
             "left",
         )
+
+    @property
+    def introduction(self) -> str:
+        """What was dropped or cut in all data at hand, and the training data in a line."""
+        notes = [note for split in ("train", *self.eval_splits) for note in self.read(split).notes]
+        return "\n".join([*notes, super().introduction])
+
+    def describe_heldout(self) -> dict[str, Any]:
+        """How many features are evaluated on, and what was dropped or cut."""
+        notes = {f"{split}_notes": self.read(split).notes for split in self.eval_splits}
+        return {
+            **super().describe_heldout(),
+            **{key: lines for key, lines in notes.items() if lines},
+        }
 
     def resolved_data(self) -> dict[str, Any]:
         """The labels, if they were found in the data."""
@@ -180,6 +194,7 @@ class ClassificationTask(FineTuningTask):
             answers = [self.labels[value] for value in found]
         details = {"logits": [[float(value) for value in row] for row in logits]}
         guids = self.read(split).guids or [f"{split}-{number}" for number in range(len(answers))]
+        say(self.read(split).notes)
         write_predictions(output, self._stem(split), guids, answers, details)
 
     def _stem(self, split: str) -> str:

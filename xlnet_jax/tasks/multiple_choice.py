@@ -40,9 +40,10 @@ class DataConfig:
         levels: "middle", "high" or "both".
         encoding: of the files.
         spiece_model: SentencePiece model, where neither weights nor run bring one.
-        max_length: tokens of a sequence; the text is cut.
+        max_seq_length: tokens of a sequence; the text is cut.
         max_question_length: tokens of question and option; more are cut off at the beginning.
-        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0: to `max_length`.
+        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0 pads all to
+            `max_seq_length`.
         summary_type, use_projection: see `model.summary`.
     """
 
@@ -53,7 +54,7 @@ class DataConfig:
     levels: str = "both"
     encoding: str = "utf-8"
     spiece_model: str = ""
-    max_length: int = 512
+    max_seq_length: int = 512
     max_question_length: int = 128
     pad_to_multiple: int = 64
     summary_type: str = "last"
@@ -71,10 +72,10 @@ class DataConfig:
                     f"config.data.{key} is {getattr(self, key)!r}, wanted one of"
                     f" {', '.join(allowed)}"
                 )
-        if not 1 <= self.max_question_length <= self.max_length - 3:
+        if not 1 <= self.max_question_length <= self.max_seq_length - 3:
             raise ValueError(
                 f"config.data.max_question_length is {self.max_question_length}, wanted 1 to"
-                f" {self.max_length - 3} (config.data.max_length less two <sep> and one <cls>)"
+                f" {self.max_seq_length - 3} (config.data.max_seq_length less three)"
             )
         if self.pad_to_multiple < 0:
             raise ValueError(
@@ -96,7 +97,7 @@ class MultipleChoiceTask(FineTuningTask):
         super().__init__(
             context,
             tokenizer,
-            max_length=data.max_length,
+            max_length=data.max_seq_length,
             pad_to_multiple=data.pad_to_multiple,
         )
         self.data = data
@@ -111,7 +112,7 @@ class MultipleChoiceTask(FineTuningTask):
             self._splits[split] = make_split(
                 read_race(self.data.path(split), levels, encoding=self.data.encoding),
                 self.tokenizer,
-                max_length=self.data.max_length,
+                max_length=self.data.max_seq_length,
                 max_question_length=self.data.max_question_length,
             )
         return self._splits[split]

@@ -50,6 +50,12 @@ def write_tags(
     deliver(output, stem, "\n".join(lines), {"id": guids, "words": words, "tags": tags})
 
 
+def say(notes: Sequence[str]) -> None:
+    """Prints what was dropped or cut, beside the answers: on standard error."""
+    for note in notes:
+        print(note, file=sys.stderr)
+
+
 def deliver(output: str, stem: str, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
     """Writes `table` and JSON objects made of `columns`, one entry an example.
 

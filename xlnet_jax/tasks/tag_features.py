@@ -125,10 +125,13 @@ def make_split(
         for reason, number in (
             ("words without pieces, read as <unk>", without),
             (
-                "words longer than config.data.max_length, cut",
+                "words longer than config.data.max_seq_length, cut",
                 int((whole.lengths > pieces.lengths).sum()),
             ),
-            ("sentences in several parts (config.data.max_length)", len(of[1:][of[1:] == of[:-1]])),
+            (
+                "sentences in several parts (config.data.max_seq_length)",
+                len(of[1:][of[1:] == of[:-1]]),
+            ),
         ):
             if number:
                 oddities.add(reason, file, 0, number)

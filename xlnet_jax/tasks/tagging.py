@@ -17,7 +17,7 @@ from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.heads import TokenTagger
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.finetuning import Features, FineTuningTask
-from xlnet_jax.tasks.prediction_files import write_tags
+from xlnet_jax.tasks.prediction_files import say, write_tags
 from xlnet_jax.tasks.tag_features import NO_TAG, TagSplit, make_split, tag_names
 from xlnet_jax.tasks.task import Batch, Context, LossSum, Params
 from xlnet_jax.tasks.text_config import tokenizer_of
@@ -37,8 +37,9 @@ class DataConfig:
         labels: the tags, in the order of their numbers; () for O, B-X and I-X of all X in train.
         encoding: of the files.
         spiece_model: SentencePiece model, where neither weights nor run bring one.
-        max_length: tokens of a sequence; longer sentences are cut between words.
-        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0: to `max_length`.
+        max_seq_length: tokens of a sequence; longer sentences are cut between words.
+        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0 pads all to
+            `max_seq_length`.
     """
 
     train: str = ""
@@ -50,7 +51,7 @@ class DataConfig:
     labels: tuple[str, ...] = ()
     encoding: str = "utf-8"
     spiece_model: str = ""
-    max_length: int = 128
+    max_seq_length: int = 128
     pad_to_multiple: int = 16
 
     def validate(self) -> None:
@@ -64,10 +65,11 @@ class DataConfig:
             raise ValueError(
                 f"config.data.word_column and config.data.tag_column are both {self.tag_column}"
             )
-        if self.max_length < 3 or self.pad_to_multiple < 0:
+        if self.max_seq_length < 3 or self.pad_to_multiple < 0:
             raise ValueError(
-                f"config.data.max_length is {self.max_length} and config.data.pad_to_multiple"
-                f" {self.pad_to_multiple}; wanted at least 3 and at least 0"
+                f"config.data.max_seq_length is {self.max_seq_length} and"
+                f" config.data.pad_to_multiple {self.pad_to_multiple}; wanted at least 3 and at"
+                " least 0"
             )
 
     def open(self, split: str, oddities: Oddities) -> Iterator[TaggedSentence]:
@@ -115,7 +117,7 @@ class TaggingTask(FineTuningTask):
         super().__init__(
             context,
             tokenizer,
-            max_length=data.max_length,
+            max_length=data.max_seq_length,
             pad_to_multiple=data.pad_to_multiple,
         )
         self.data = data
@@ -132,7 +134,7 @@ class TaggingTask(FineTuningTask):
                 self.data.open(split, oddities),
                 self.tokenizer,
                 tags=self.labels,
-                max_length=self.data.max_length,
+                max_length=self.data.max_seq_length,
                 joined=self.data.joined,
                 oddities=oddities,
             )
@@ -146,6 +148,20 @@ class TaggingTask(FineTuningTask):
         if found.tags is not None:
             sequences["tags"], fill["tags"] = found.tags, NO_TAG
         return Features(sequences, {}, fill, "left")
+
+    @property
+    def introduction(self) -> str:
+        """What was dropped or cut in all data at hand, and the training data in a line."""
+        notes = [note for split in ("train", *self.eval_splits) for note in self.read(split).notes]
+        return "\n".join([*notes, super().introduction])
+
+    def describe_heldout(self) -> dict[str, Any]:
+        """How many features are evaluated on, and what was dropped or cut."""
+        notes = {f"{split}_notes": self.read(split).notes for split in self.eval_splits}
+        return {
+            **super().describe_heldout(),
+            **{key: lines for key, lines in notes.items() if lines},
+        }
 
     def resolved_data(self) -> dict[str, Any]:
         """The tags, which may have been found in the data."""
@@ -207,6 +223,7 @@ class TaggingTask(FineTuningTask):
     def write_predictions(self, split: str, predictions: Mapping[str, Any], output: str) -> None:
         """A word and its tag a line, or JSON; see `prediction_files`."""
         found = self.read(split)
+        say(found.notes)
         write_tags(output, split, found.guids, found.words, self.tags_of_words(split, predictions))
 
 

@@ -22,11 +22,12 @@ class TextDataConfig:
         name: a published data set (see `data.readers_published`) in `folder`; "tfds:NAME[/CONFIG]"
             for a TFDS data set that is prepared in `tfds_data_dir`; "" for files of your own.
         folder: of a published data set, as unpacked.
-        train, dev, test: own files, "" for none, "-" for standard input; with a published data set
-            they take the place of its files; with TFDS they are its splits ("train[:90%]").
+        train, dev, test: own files, "" for none; with a published data set they take the place of
+            its files; with TFDS they are its splits ("train[:90%]"). "-" is standard input:
+            "lines", or a tsv whose header has the column `text_a`; its labels are not read.
         form: of own files: "tsv" (no quoting), "csv", "quoted_tsv", "jsonl", "folders" (one folder
             a label, one file a text), "lines" (a text a line, or two with a tab in between, no
-            labels), or "auto": by the ending; standard input is "lines".
+            labels), or "auto": by the ending.
         encoding: of own files.
         header: whether own tsv and csv files begin with names of columns.
         text_a, text_b, label, id: columns of own files (or TFDS features), by name or by number
@@ -37,8 +38,9 @@ class TextDataConfig:
         label_separator: between the labels of a multi-label column.
         tfds_data_dir: "" for TFDS' own place.
         spiece_model: SentencePiece model, where neither weights nor run bring one.
-        max_length: tokens of a sequence; longer ones are cut.
-        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0: to `max_length`.
+        max_seq_length: tokens of a sequence; longer ones are cut.
+        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0 pads all to
+            `max_seq_length`.
     """
 
     name: str = ""
@@ -58,7 +60,7 @@ class TextDataConfig:
     label_separator: str = ","
     tfds_data_dir: str = ""
     spiece_model: str = ""
-    max_length: int = 128
+    max_seq_length: int = 128
     pad_to_multiple: int = 16
 
     def validate(self) -> None:
@@ -79,10 +81,11 @@ class TextDataConfig:
                 f"config.data.labels is {self.labels!r}, wanted at least two, each once; () finds"
                 " them in the training data"
             )
-        if self.max_length < 4 or self.pad_to_multiple < 0:
+        if self.max_seq_length < 4 or self.pad_to_multiple < 0:
             raise ValueError(
-                f"config.data.max_length is {self.max_length} and config.data.pad_to_multiple"
-                f" {self.pad_to_multiple}; wanted at least 4 and at least 0"
+                f"config.data.max_seq_length is {self.max_seq_length} and"
+                f" config.data.pad_to_multiple {self.pad_to_multiple}; wanted at least 4 and at"
+                " least 0"
             )
         self._validate_source()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from xlnet_jax.data import readers_published
 from xlnet_jax.data.readers import Columns, Label, TextExample, has_column, read_examples
 from xlnet_jax.data.readers import read_folders as read_label_folders
 from xlnet_jax.data.readers_published import read_number
-from xlnet_jax.data.readers_rows import Oddities, form_of
+from xlnet_jax.data.readers_rows import Oddities, Row, form_of, read_rows
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.tasks.text_config import TFDS, TextDataConfig
 from xlnet_jax.tasks.text_features import Ragged, chunks, encode, join_texts
@@ -63,21 +64,59 @@ def open_split(config: TextDataConfig, split: str, oddities: Oddities) -> Iterat
 def _open_own(
     config: TextDataConfig, path: str, split: str, oddities: Oddities
 ) -> Iterator[TextExample]:
-    form = config.form
-    if form == "auto":
-        form = "lines" if path == "-" else form_of(path)
+    """A file by the columns that the config names.
+
+    In the place of a published file it may also have that file's own columns.
+    """
+    if path == "-":
+        return _open_stdin(config, split, oddities)
+    form = form_of(path) if config.form == "auto" else config.form
     if form == "folders":
         return read_label_folders(path, config.labels or None, encoding=config.encoding)
-    columns = config.columns
     if form == "lines":
-        second = (1,) if config.text_b or _is_pair_set(config) else ()
-        form, columns = "tsv", Columns((0,), second, header=False)
-    elif path == "-" or (
-        split == "test"
-        and columns.label is not None
-        and not has_column(path, form, columns, columns.label, config.encoding)
-    ):
+        return _open_lines(config, read_rows(path, "tsv", encoding=config.encoding), path, split)
+    columns = config.columns
+    has = functools.partial(has_column, path, form, columns, encoding=config.encoding)
+    if config.is_published and not has(config.text_a):
+        published = readers_published.find(config.name)
+        return published.read(config.name, config.folder, split, oddities, path=path)
+    if split == "test" and columns.label is not None and not has(columns.label):
         columns = dataclasses.replace(columns, label=None)
+    return _read(config, path, split, oddities, columns, form)
+
+
+def _open_stdin(config: TextDataConfig, split: str, oddities: Oddities) -> Iterator[TextExample]:
+    """A text a line; or, if the first line is a header with the column of the text, a tsv."""
+    form = "tsv" if config.form in ("auto", "lines", "folders") else config.form
+    columns = dataclasses.replace(config.columns, label=None, guid=None)
+    rows: Iterator[Row] = read_rows("-", form, encoding=config.encoding)
+    if form == "tsv":
+        first = list(itertools.islice(rows, 1))
+        rows = itertools.chain(first, rows)
+        if not (first and config.header and config.text_a in first[0].values):
+            return _open_lines(config, rows, "-", split)
+    return _read(config, "-", split, oddities, columns, form, rows)
+
+
+def _open_lines(
+    config: TextDataConfig, rows: Iterator[Row], path: str, split: str
+) -> Iterator[TextExample]:
+    """A text a line, or two with a tab in between; a missing second text is an empty one."""
+    is_pair = bool(config.text_b) or _is_pair_set(config)
+    number = -1
+    for number, row in enumerate(rows):
+        first, second = "\t".join(row.values), None
+        if is_pair:
+            first, _, second = first.partition("\t")
+        yield TextExample(f"{split}-{number}", first, second, None, path, row.line)
+    if number < 0:
+        raise ValueError(f"{path} holds no examples")
+
+
+def _read(
+    config: TextDataConfig, path: str, split: str, oddities: Oddities, columns: Columns, form: str,
+    rows: Iterator[Row] | None = None,
+) -> Iterator[TextExample]:  # fmt: skip
     return read_examples(
         path,
         split,
@@ -86,6 +125,7 @@ def _open_own(
         oddities=oddities,
         encoding=config.encoding,
         read_label=label_reader(config.resolved_kind, config.label_separator),
+        rows=rows,
     )
 
 
@@ -199,7 +239,7 @@ def make_split(
     if cut:
         notes.append(
             f"{first}: {cut:,} of {count:,} texts cut to {max_length} tokens"
-            " (config.data.max_length)"
+            " (config.data.max_seq_length)"
         )
     known_labels = np.concatenate(found) if found and not unlabelled else None
     return TextSplit(
