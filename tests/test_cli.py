@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from xlnet_jax import cli
-from xlnet_jax.verbs import doctor
+from xlnet_jax.verbs import doctor, processes
 
 CONFIG = """
 from ml_collections import ConfigDict, config_dict
@@ -59,6 +59,7 @@ def calls(monkeypatch):
     engine.evaluate = evaluate
     package = types.ModuleType("xlnet_jax.training")
     package.run = engine
+    monkeypatch.setattr(processes, "run_together", lambda args, config, job: job())
     monkeypatch.setitem(sys.modules, "xlnet_jax.training", package)
     monkeypatch.setitem(sys.modules, "xlnet_jax.training.run", engine)
     return recorded

@@ -105,14 +105,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, _leave_on_sigterm)
     try:
         return _verb_module(args.verb).run(args) or 0
-    except KeyboardInterrupt:
-        return _report(args, "interrupted", 128 + signal.SIGINT)
+    except KeyboardInterrupt as error:
+        return _report(args, "interrupted", exit_status(error))
     except FloatingPointError as error:
-        return _report(args, str(error), JOB_FAILED)
+        return _report(args, str(error), exit_status(error))
     except (ValueError, OSError) as error:
-        return _report(args, _describe(error), WRONG_INPUT)
+        return _report(args, _describe(error), exit_status(error))
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def exit_status(error: BaseException) -> int:
+    """The exit status that an exception out of a verb ends in."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else JOB_FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return WRONG_INPUT if isinstance(error, ValueError | OSError) else JOB_FAILED
 
 
 def _verb_module(name: str) -> ModuleType:

@@ -170,6 +170,11 @@ class Checkpointer:
             raise FileNotFoundError(f"no complete checkpoint in {self.directory}; train first")
         return dataclasses.replace(found, tree=found.tree["params"])
 
+    def check(self) -> None:
+        """Raises OSError if what is being written has failed; costs nothing."""
+        with self._save_errors():
+            self._manager.check_for_errors()
+
     def wait(self) -> None:
         """Returns when nothing is being written; raises OSError if that failed."""
         with self._save_errors():

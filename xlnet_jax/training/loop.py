@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from xlnet_jax.tasks.task import Params, Task
@@ -77,7 +78,8 @@ class Loop:
                 if step == first + 1:
                     jax.block_until_ready(state.step)  # compilation counts for no throughput
                     self._mark = (time.perf_counter(), step)
-                stopping = asked_to_stop()
+                self.checkpointer.check()
+                stopping = asked_to_stop(step)
                 if due(step, report.log_every, last):
                     self._report(state, step)
                 if self.evaluate and due(step, train.eval_every, last):
@@ -142,8 +144,15 @@ class Loop:
 
 
 @contextlib.contextmanager
-def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGTERM only raises a flag, which the yielded function tells."""
+def _stop_signal() -> Iterator[Callable[[int], bool]]:
+    """While inside, SIGTERM only raises a flag, which the yielded function of the step tells.
+
+    With several processes it tells so on all of them, of the same step, whichever got the signal;
+    JAX has been noting it since the processes met.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -151,6 +160,6 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
 
     previous = signal.signal(signal.SIGTERM, note)
     try:
-        yield lambda: bool(asked)
+        yield lambda step: bool(asked)
     finally:
         signal.signal(signal.SIGTERM, previous)

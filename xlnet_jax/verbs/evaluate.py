@@ -5,6 +5,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from xlnet_jax.verbs import processes
 from xlnet_jax.verbs.train import CONFIG_HELP
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ line of JSON for each: the step, and loss with the entropy of the same targets u
 counts (pretraining) or the scores of the task (fine-tuning). Without --config the config stored in
 the work directory (config.json) is used, with any overrides given here.
 
-{CONFIG_HELP}"""
+{CONFIG_HELP}
+{processes.HELP}"""
 
 EXAMPLES = """\
   xlnet-jax evaluate --workdir=runs/base
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="step number of the checkpoint, the newest complete one, the best by"
         " checkpoint.best_metric, or each that is there",
     )
+    processes.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,11 +63,18 @@ def run(args: argparse.Namespace) -> int:
     from xlnet_jax import host_memory
 
     host_memory.keep_freed_memory()  # before the heavy imports, which start threads
+    import jax
+
     from xlnet_jax.training import run as training_run
 
-    results = training_run.evaluate(config.to_dict(), args.workdir, checkpoint=args.checkpoint)
-    for result in results:
-        print(json.dumps(result))
+    plain = config.to_dict()
+
+    def job() -> None:
+        results = training_run.evaluate(plain, args.workdir, checkpoint=args.checkpoint)
+        for result in results if jax.process_index() == 0 else ():
+            print(json.dumps(result))
+
+    processes.run_together(args, plain, job)
     return 0
 
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from xlnet_jax.verbs import processes
 from xlnet_jax.verbs.evaluate import checkpoint_name, stored_config
 from xlnet_jax.verbs.train import CONFIG_HELP
 
@@ -16,7 +17,8 @@ training data (labels may be missing), or - for standard input; without it a spl
 tagging write a table (.tsv) or JSON (.json) with one entry an example, span QA a folder with
 predictions, n-best answers and null odds.
 
-{CONFIG_HELP}"""
+{CONFIG_HELP}
+{processes.HELP}"""
 
 EXAMPLES = """\
   xlnet-jax predict --workdir=runs/reviews --input=new.tsv --output=answers.tsv
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEP|latest|best",
         help="step number of the checkpoint, the newest complete one, or the best",
     )
+    processes.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,8 +78,13 @@ def run(args: argparse.Namespace) -> int:
     host_memory.keep_freed_memory()  # before the heavy imports, which start threads
     from xlnet_jax.training import run as training_run
 
-    count = training_run.predict(
-        config.to_dict(), args.workdir, split=split, output=args.output, checkpoint=args.checkpoint
+    plain = config.to_dict()
+    count = processes.run_together(
+        args,
+        plain,
+        lambda: training_run.predict(
+            plain, args.workdir, split=split, output=args.output, checkpoint=args.checkpoint
+        ),
     )
     if args.output != "-":
         print(f"{count:,} predictions written to {args.output}", file=sys.stderr)

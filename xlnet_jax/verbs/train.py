@@ -2,6 +2,8 @@
 
 import argparse
 
+from xlnet_jax.verbs import processes
+
 TAKES_OVERRIDES = True
 
 SUMMARY = "train a model from a config file; the same command again resumes"
@@ -28,7 +30,8 @@ The work directory receives checkpoints, metrics.csv, a TensorBoard log, the res
 on from there: weights, optimizer, memory and data position. SIGTERM (a machine being taken away)
 saves a checkpoint and exits 0.
 
-{CONFIG_HELP}"""
+{CONFIG_HELP}
+{processes.HELP}"""
 
 EXAMPLES = """\
   xlnet-jax train --config=configs/pretrain.py:base --workdir=runs/base \\
@@ -55,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of this run, made if missing; a local path or gs://",
     )
-
+    processes.add_arguments(parser)
     parser.add_argument(
         "--seeds",
         type=int,
@@ -74,14 +77,19 @@ def run(args: argparse.Namespace) -> int:
     from xlnet_jax import host_memory
 
     host_memory.keep_freed_memory()  # before the heavy imports, which start threads
-    if args.seeds is None:
-        from xlnet_jax.training import run as training_run
+    plain = config.to_dict()
 
-        training_run.train(config.to_dict(), args.workdir)
-        return 0
+    def job() -> None:
+        if args.seeds is None:
+            from xlnet_jax.training import run as training_run
 
-    from xlnet_jax.training import seeds
+            training_run.train(plain, args.workdir)
+            return
 
-    summary = seeds.train_seeds(config.to_dict(), args.workdir, args.seeds)
-    print("\n".join(seeds.table(summary)))
+        from xlnet_jax.training import seeds
+
+        summary = seeds.train_seeds(plain, args.workdir, args.seeds)
+        print("\n".join(seeds.table(summary)))
+
+    processes.run_together(args, plain, job)
     return 0

@@ -1,0 +1,290 @@
+"""All processes of a run meet before they start, and stop when one of them fails.
+
+Process 0 listens on the coordinator's port. The others say who they are and what they are about to
+run; when all are there and agree, the port is given over to JAX's own service, and the connections
+stay open. Through them every process says that it is alive, that it failed, or that it is done.
+Messages are JSON, a line each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+BEAT = 1.0  # seconds between signs of life
+SILENCE = 30.0  # seconds without any after which a process counts as dead
+GRACE = 5.0  # seconds for an answer that should come at once
+RETRY = 0.5  # seconds between attempts to reach process 0
+
+
+class Place(NamedTuple):
+    """Where a process stands among all.
+
+    Attributes:
+        host: of process 0.
+        port: where process 0 listens.
+        num_processes: of the run.
+        process_id: of this process.
+        hosts: of all processes, by id; empty where unknown.
+    """
+
+    host: str
+    port: int
+    num_processes: int
+    process_id: int
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def coordinator(self) -> str:
+        """HOST:PORT."""
+        return f"{self.host}:{self.port}"
+
+    def name(self, process_id: int) -> str:
+        """A process, for messages."""
+        host = self.hosts[process_id] if process_id < len(self.hosts) else ""
+        return f"process {process_id} ({host})" if host else f"process {process_id}"
+
+
+class _Line:
+    """Messages to and from one other process; a thread reads."""
+
+    def __init__(self, connection: socket.socket):
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.inbox: queue.Queue[dict[str, Any] | None] = queue.Queue()  # None: it is closed
+        self.name = ""
+        self.heard = time.monotonic()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        lines = self._connection.makefile("r", encoding="utf-8")
+        with contextlib.suppress(OSError, ValueError), lines:  # as good as closed
+            for line in lines:
+                self.heard = time.monotonic()
+                message = json.loads(line)
+                if message.get("kind") != "beat":
+                    self.inbox.put(message)
+        self.inbox.put(None)
+
+    def send(self, kind: str, **content: Any) -> None:
+        """Sends; an end of the connection shows where it is read."""
+        data = json.dumps({"kind": kind, **content}).encode() + b"\n"
+        with contextlib.suppress(OSError), self._lock:
+            self._connection.sendall(data)
+
+    def receive(self, deadline: float) -> dict[str, Any]:
+        """The next message.
+
+        Raises TimeoutError or ConnectionError if there is none.
+        """
+        try:
+            message = self.inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise TimeoutError from None
+        if message is None:
+            raise ConnectionError
+        return message
+
+    def close(self) -> None:
+        """Ends the connection."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+
+def meet(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
+    """Returns when all processes are there and their claims (key -> value) agree.
+
+    Raises TimeoutError that names who is missing, ValueError that names what differs.
+    """
+    return _gather(place, claim, timeout) if place.process_id == 0 else _join(place, claim, timeout)
+
+
+def _gather(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
+    deadline = time.monotonic() + timeout
+    claims, names, lines = {0: claim}, {0: place.name(0)}, {}
+    try:
+        listener = socket.create_server(("", place.port), backlog=place.num_processes)
+    except OSError as error:
+        raise OSError(
+            f"process 0 cannot listen on port {place.port}: {error.strerror}; end what uses it, or"
+            " give another port to --coordinator on every process"
+        ) from error
+    problem = ""
+    with listener:
+        while len(claims) < place.num_processes and not problem:
+            listener.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                line = _Line(listener.accept()[0])
+                hello = line.receive(min(deadline, time.monotonic() + GRACE))
+                number, line.name = int(hello["id"]), f"process {hello['id']} ({hello['host']})"
+            except TimeoutError:
+                if time.monotonic() >= deadline:
+                    problem = _who_is_missing(place, set(claims), timeout)
+                continue
+            except (ConnectionError, KeyError, ValueError):
+                continue  # a stranger
+            if number in claims or not 0 < number < place.num_processes:
+                problem = (
+                    f"--process_id={number} of {hello['host']} is taken or not below"
+                    f" --num_processes={place.num_processes}; every process needs its own"
+                )
+            claims[number], names[number], lines[number] = hello["claim"], line.name, line
+    problem = problem or _differences(claims, names)
+    for line in lines.values():
+        line.send("verdict", problem=problem)
+    if problem:
+        _refuse(problem)
+    return Watch(place, lines)
+
+
+def _join(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            line = _Line(socket.create_connection((place.host, place.port), timeout=SILENCE))
+            line.send("hello", id=place.process_id, host=socket.gethostname(), claim=dict(claim))
+            verdict = line.receive(time.monotonic() + timeout + GRACE)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{place.name(0)} did not answer on {place.coordinator} for {timeout:.0f} s"
+                    f" ({error.strerror or 'no answer'}); start the same command there, and let the"
+                    " hosts reach that port"
+                ) from error
+            time.sleep(RETRY)
+            continue
+        if verdict["problem"]:
+            _refuse(verdict["problem"])
+        line.name = place.name(0)
+        return Watch(place, {0: line})
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise (TimeoutError if problem.startswith("after ") else ValueError)(problem)
+
+
+def _who_is_missing(place: Place, there: set[int], timeout: float) -> str:
+    missing = [place.name(i) for i in range(place.num_processes) if i not in there]
+    return (
+        f"after {timeout:.0f} s {len(missing)} of {place.num_processes} processes are missing:"
+        f" {', '.join(missing)}; start the same command on their hosts, and let them reach"
+        f" {place.coordinator}"
+    )
+
+
+def _differences(claims: Mapping[int, Mapping[str, str]], names: Mapping[int, str]) -> str:
+    """Every key that is not the same everywhere, with who says what; "" if all agree."""
+    lines = []
+    for key in sorted(set().union(*claims.values())):
+        values: dict[str, list[int]] = {}
+        for number in sorted(claims):
+            values.setdefault(claims[number].get(key, "(missing)"), []).append(number)
+        if len(values) > 1:
+            shown = [f"{value} on {_names(who, names)}" for value, who in values.items()]
+            lines.append(f"{key} is {', '.join(shown)}")
+    return f"the processes differ: {'; '.join(lines)}" if lines else ""
+
+
+def _names(numbers: list[int], names: Mapping[int, str]) -> str:
+    more = f" and {len(numbers) - 3} more" if len(numbers) > 3 else ""
+    return ", ".join(names[number] for number in numbers[:3]) + more
+
+
+class Watch:
+    """Ends this process, with a message, as soon as another one has failed.
+
+    Process 0 hears all others and tells them; they hear process 0 alone.
+    """
+
+    def __init__(self, place: Place, lines: Mapping[int, _Line]):
+        self._place, self._lines = place, lines
+        self._leads = place.process_id == 0
+        self._done: set[int] = set()
+        self._farewell = threading.Event()
+        self._closed = False
+        self.die: Callable[[str], None] = _die
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def fail(self, message: str) -> None:
+        """Tells the others that this process has failed."""
+        who = self._place.name(self._place.process_id)
+        self._closed = True
+        for line in self._lines.values():
+            line.send("stop" if self._leads else "failed", message=f"{who} failed: {message}")
+
+    def finish(self) -> None:
+        """Returns when all processes have called it."""
+        if self._leads:
+            while len(self._done) < len(self._lines):
+                time.sleep(0.02)
+            for line in self._lines.values():
+                line.send("farewell")
+        else:
+            for line in self._lines.values():
+                line.send("done")
+            self._farewell.wait()
+        self._closed = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        beaten = 0.0
+        while not self._closed:
+            now = time.monotonic()
+            if now - beaten >= BEAT:
+                beaten = now
+                for line in self._lines.values():
+                    line.send("beat")
+            for number, line in self._lines.items():
+                if problem := self._listen(number, line, now):
+                    self._stop_all(problem)
+                    return
+            time.sleep(0.05)
+
+    def _listen(self, number: int, line: _Line, now: float) -> str:
+        """What is wrong with another process; "" if nothing."""
+        if self._farewell.is_set():
+            return ""
+        if line.inbox.empty():
+            if number not in self._done and now - line.heard > SILENCE:
+                return f"{line.name} has given no sign of life for {SILENCE:.0f} s"
+            return ""
+        message = line.inbox.get()
+        if message is None:
+            return "" if number in self._done else f"{line.name} ended without a word"
+        if message["kind"] in ("failed", "stop"):
+            return message["message"]
+        if message["kind"] == "done":
+            self._done.add(number)
+        elif message["kind"] == "farewell":
+            self._farewell.set()
+        return ""
+
+    def _stop_all(self, problem: str) -> None:
+        if self._closed:
+            return
+        if self._leads:
+            for line in self._lines.values():
+                line.send("stop", message=problem)
+        self.die(problem)
+
+
+def _die(problem: str) -> None:
+    print(
+        f"xlnet-jax: error: {problem}; all processes stop. Run the same command on all of them"
+        " again: it goes on from the newest complete checkpoint",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
