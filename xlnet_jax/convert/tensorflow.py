@@ -120,6 +120,6 @@ def _errors_of(path: str) -> Iterator[None]:
 
     try:
         yield
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+    except (tf.errors.OpError, RuntimeError, ValueError, LookupError) as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise ValueError(f"TensorFlow checkpoint {path} cannot be read: {reason}") from error
