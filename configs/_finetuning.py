@@ -12,6 +12,7 @@ def base_config(task: str) -> ConfigDict:
     config = ConfigDict()
     config.task = task
     config.init_from = ""
+    config.init_optimizer = False
     config.seed = 0
 
     config.model = ConfigDict()
@@ -67,5 +68,11 @@ def base_config(task: str) -> ConfigDict:
     config.report.tensorboard = True
     config.report.profile_start = -1
     config.report.profile_steps = 5
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # the rest of the devices
+    config.mesh.fsdp = 1
+    config.mesh.model = 1
+    config.mesh.processes = 0
 
     return config

@@ -52,6 +52,7 @@ def _common() -> ConfigDict:
     config = ConfigDict()
     config.task = "pretraining"
     config.init_from = ""
+    config.init_optimizer = False
     config.seed = 0
 
     config.model = ConfigDict()
@@ -122,6 +123,12 @@ def _common() -> ConfigDict:
     config.report.tensorboard = True
     config.report.profile_start = -1
     config.report.profile_steps = 5
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # the rest of the devices
+    config.mesh.fsdp = 1
+    config.mesh.model = 1
+    config.mesh.processes = 0
     return config
 
 

@@ -9,21 +9,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 
 from xlnet_jax.convert import model_files
+from xlnet_jax.convert.moments import load_moments
 from xlnet_jax.convert.pretrained import merge_params
 from xlnet_jax.tasks.task import PredictingTask, Task
-from xlnet_jax.training import reporting, setup, sharding, workdir
+from xlnet_jax.training import continuation, reporting, setup, sharding, workdir
 from xlnet_jax.training.best import BestKeeper, best_folder
 from xlnet_jax.training.checkpoint import Checkpointer, Restored, abstract_state
 from xlnet_jax.training.evaluation import Predictor, make_evaluator
 from xlnet_jax.training.loop import Loop
-from xlnet_jax.training.optimizer import make_optimizer, make_schedule
+from xlnet_jax.training.optimizer import make_schedule
+from xlnet_jax.training.program import make_program
 from xlnet_jax.training.settings import Settings, parse
-from xlnet_jax.training.state import TrainState, make_state, state_shardings
-from xlnet_jax.training.step import TrainStep, make_train_step
+from xlnet_jax.training.state import TrainState
 
 Stored = Mapping[str, Any]
 
@@ -56,22 +56,22 @@ def _train(
     mesh: Mesh,
     checkpointer: Checkpointer,
 ) -> dict[str, float]:
-    shapes = jax.eval_shape(task.init_params, jax.random.key(settings.seed))
-    optimizer = make_optimizer(settings.optimizer, settings.train.steps, shapes)
+    program = make_program(settings, task, mesh)
     # 4. The state: this workdir's newest whole checkpoint > pretrained weights > from scratch.
-    new_state = functools.partial(make_state, task, optimizer, settings.seed)
-    abstract = jax.eval_shape(new_state)
-    shardings = state_shardings(abstract, mesh)
-    restored = checkpointer.restore(
-        abstract_state(abstract, shardings), check=functools.partial(_check_run, stored)
-    )
+    check = functools.partial(_check_run, stored)
+    restored = checkpointer.restore(program.state, check=check)
     origin: list[str] = []
     if restored:
         state = restored.tree
     else:
-        state = jax.jit(new_state, out_shardings=shardings)()
+        state = program.new_state()
         if foundation.weights is not None:
-            state, origin = _with_pretrained(state, shardings, foundation)
+            state, origin = _with_pretrained(state, program.shardings, foundation)
+        if settings.init_optimizer:
+            state = continuation.with_moments(
+                state, load_moments(settings.init_from), program.shardings
+            )
+            origin.append(f"with Adam's state; going on at step {int(state.step):,}")
     # 5. From here on the folder is this run's.
     workdir.store_config(checkpointer.directory.parent, stored["config"])
     if jax.process_index() == 0:
@@ -91,7 +91,7 @@ def _train(
         settings=settings,
         task=task,
         mesh=mesh,
-        train_step=_make_train_step(settings, task, optimizer, shardings),
+        train_step=program.train_step,
         evaluate=evaluate,
         schedule=make_schedule(settings.optimizer, settings.train.steps),
         checkpointer=checkpointer,
@@ -111,33 +111,15 @@ def _with_pretrained(
 ) -> tuple[TrainState, list[str]]:
     """The state with the weights of `init_from`, and what was loaded and what was not."""
     assert foundation.weights is not None
-    fresh = jax.tree.map(sharding.fetch, state.params)
+    fresh = sharding.fetch(state.params)
     params, report = merge_params(fresh, foundation.weights.params)
-    placed = jax.device_put(params, shardings.params)
+    placed = sharding.place(params, shardings.params)
     lines = [f"starting from {foundation.source}: {len(report.loaded)} parameters loaded"]
     if report.fresh:
         lines.append(f"not there, so left at random: {', '.join(report.fresh)}")
     if report.unused:
         lines.append(f"there, but not used: {', '.join(report.unused)}")
     return state.replace(params=placed), lines
-
-
-def _make_train_step(
-    settings: Settings,
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    shardings: TrainState,
-) -> TrainStep:
-    run = settings.run
-    train_step = make_train_step(
-        task,
-        optimizer,
-        seed=settings.seed,
-        accumulation_steps=settings.train.accumulation_steps,
-        report_every=settings.report.log_every,
-        dropout=max(run.dropout, run.activation_dropout, run.attention_dropout) > 0,
-    )
-    return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
 
 
 def evaluate(
@@ -151,7 +133,7 @@ def evaluate(
     if not task.has_heldout:
         key = "heldout" if hasattr(settings.data, "heldout") else "dev"
         raise ValueError(f"data.{key} is empty; set --config.data.{key}=PATH to evaluate on")
-    setup.check_eval_batch_size(settings, task)
+    setup.check_eval_batch_size(settings, task, mesh)
     judge = make_evaluator(task, mesh, setup.eval_batch_size(settings), _warn)
     described = task.describe_heldout()
     results = []
@@ -177,7 +159,7 @@ def predict(
     settings, task, mesh = _open(config, folder)
     if not isinstance(task, PredictingTask):
         raise ValueError(f"the task {settings.task!r} of {folder} has no predictions to write")
-    setup.check_eval_batch_size(settings, task)
+    setup.check_eval_batch_size(settings, task, mesh)
     (restored,) = _checkpoints(settings, task, mesh, config, folder, checkpoint)
     predictor = Predictor(task, mesh, setup.eval_batch_size(settings))
     predictions = predictor(restored.tree, split)
@@ -190,7 +172,9 @@ def _open(config: Mapping[str, Any], folder: str) -> tuple[Settings, Task, Mesh]
     """Settings, task and devices of a run that has started."""
     settings = parse(config)
     task = setup.make_task(settings, setup.find_foundation(settings, folder))
-    return settings, task, sharding.make_mesh()
+    mesh = sharding.make_mesh(settings.mesh)
+    sharding.check_network(task.network, mesh)
+    return settings, task, mesh
 
 
 def _checkpoints(
@@ -203,7 +187,7 @@ def _checkpoints(
 ) -> Iterator[Restored]:
     """Parameters of the checkpoints asked for, one after another."""
     shapes = jax.eval_shape(task.init_params, jax.random.key(settings.seed))
-    everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
+    places = sharding.params_shardings(shapes, mesh)
     place = best_folder(folder) if which == "best" else folder
     with contextlib.closing(Checkpointer(place, settings.checkpoint, read_only=True)) as saved:
         steps: list[int | None] = [None]
@@ -213,7 +197,7 @@ def _checkpoints(
             steps = [int(which)]
         for step in steps:
             yield saved.restore_params(
-                abstract_state(shapes, everywhere),
+                abstract_state(shapes, places),
                 step=step,
                 check=functools.partial(_check_network, {"config": _plain(config)}),
             )

@@ -19,6 +19,7 @@ from xlnet_jax.model.config import RunConfig, XLNetConfig
 from xlnet_jax.training.checkpoint import CheckpointConfig
 from xlnet_jax.training.optimizer import OptimizerConfig, make_schedule
 from xlnet_jax.training.reporting import ReportConfig
+from xlnet_jax.training.sharding import MeshConfig
 
 T = TypeVar("T")
 
@@ -71,6 +72,7 @@ class Settings:
     Attributes:
         task: module of `xlnet_jax.tasks`.
         init_from: pretrained weights to start from; "" for none.
+        init_optimizer: take Adam's state and the step from there too, and go on.
         network: fields of XLNetConfig (`n_token` 0 until the vocabulary is known); or one name or
             path of a network, "" for that of `init_from`.
         data: the task's `DataConfig`.
@@ -78,6 +80,7 @@ class Settings:
 
     task: str
     init_from: str
+    init_optimizer: bool
     seed: int
     network: Mapping[str, Any] | str
     run: RunConfig
@@ -86,6 +89,7 @@ class Settings:
     train: TrainConfig
     checkpoint: CheckpointConfig
     report: ReportConfig
+    mesh: MeshConfig
 
     @property
     def task_module(self) -> ModuleType:
@@ -97,7 +101,7 @@ class Settings:
         train = self.train
         steps = train.steps or math.ceil(train.epochs * steps_per_epoch)
         every = steps_per_epoch if train.eval_every == -1 else train.eval_every
-        resolved = dataclasses.replace(train, steps=steps, eval_every=every)
+        resolved = dataclasses.replace(train, steps=steps, epochs=0.0, eval_every=every)
         make_schedule(self.optimizer, steps)  # raises if they do not fit
         return dataclasses.replace(self, train=resolved)
 
@@ -107,14 +111,21 @@ def parse(config: Mapping[str, Any]) -> Settings:
 
     Raises ValueError that names a missing, unknown or unfitting key.
     """
-    sections = {"model", "data", "optimizer", "train", "checkpoint", "report"}
-    _check_keys("", config, sections | {"task", "init_from", "seed"})
+    sections = {"model", "data", "optimizer", "train", "checkpoint", "report", "mesh"}
+    _check_keys("", config, sections | {"task", "init_from", "init_optimizer", "seed"})
     for name in sorted(sections):
         if not isinstance(config[name], Mapping):
             raise ValueError(f"config.{name} must be a section of keys, got {config[name]!r}")
     for name, kind in (("task", str), ("init_from", str), ("seed", int)):
         if not isinstance(config[name], kind) or isinstance(config[name], bool):
             raise ValueError(f"config.{name} is {config[name]!r}, wanted {_KINDS[kind][0]}")
+    if not isinstance(config["init_optimizer"], bool) or (
+        config["init_optimizer"] and not config["init_from"]
+    ):
+        raise ValueError(
+            f"config.init_optimizer is {config['init_optimizer']!r}, wanted true or false; true"
+            " needs config.init_from, where Adam's state is"
+        )
     data = _data(find_task(config["task"]).DataConfig, config)
     model = dict(config["model"])
     from_data = {key: getattr(data, key) for key in ("bi_data", "reuse_len") if hasattr(data, key)}
@@ -125,6 +136,7 @@ def parse(config: Mapping[str, Any]) -> Settings:
     settings = Settings(
         task=config["task"],
         init_from=config["init_from"],
+        init_optimizer=config["init_optimizer"],
         seed=config["seed"],
         network=model["network"] if "network" in model else {k: model[k] for k in network_names},
         run=RunConfig(**from_data, **{k: model[k] for k in run_names}),
@@ -133,6 +145,7 @@ def parse(config: Mapping[str, Any]) -> Settings:
         train=_section(TrainConfig, "train", config),
         checkpoint=_section(CheckpointConfig, "checkpoint", config),
         report=_section(ReportConfig, "report", config),
+        mesh=_section(MeshConfig, "mesh", config),
     )
     if settings.train.steps:
         make_schedule(settings.optimizer, settings.train.steps)  # raises if they do not fit
