@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,13 +85,16 @@ class QuestionFile:
 
 
 def read(path: str | os.PathLike[str]) -> QuestionFile:
-    """Reads a file; local or gs://.
+    """Reads a file, local or gs://; "-" is standard input.
 
     Raises OSError if it cannot be read, ValueError with the place if it is no json, has another
     shape, asks nothing, or gives two questions the same id.
     """
     name = os.fspath(path)
-    text = epath.Path(path).read_bytes()
+    if name == "-":
+        name, text = "standard input", sys.stdin.buffer.read()
+    else:
+        text = epath.Path(path).read_bytes()
     try:
         content = json.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
