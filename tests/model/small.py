@@ -67,6 +67,18 @@ def two_stream_inputs(seed=0):
     }
 
 
+def random_parameters(model, *args, **inputs):
+    """Of any module, none at a trivial value, and nothing is compiled to make them."""
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), *args, **x), inputs)
+    random = np.random.default_rng(1)
+
+    def fill(path, leaf):
+        values = np.asarray(random.normal(size=leaf.shape) * 0.4, np.float32)
+        return values + 1 if path[-1].key == "scale" else values
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
 def assert_close(got, wanted, tolerance=1e-5):
     """Leaf by leaf, relative to the largest value of each."""
     assert jax.tree.structure(got) == jax.tree.structure(wanted)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,8 @@ import pytest
 from flax import traverse_util
 
 from xlnet_jax.model.config import RunConfig, XLNetConfig
-from xlnet_jax.model.heads import PermutationLanguageModel
+from xlnet_jax.model.heads import PermutationLanguageModel, SequenceClassifier
+from xlnet_jax.model.span_head import SpanExtractor
 from xlnet_jax.training import optimizer as opt
 from xlnet_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 
@@ -184,6 +187,28 @@ def test_clipping_scales_all_gradients_by_their_global_norm(clip, scale):
 
 def test_which_parameters_decay(shapes):
     assert flat(opt.decays(shapes)) == DECAYS
+
+
+def test_which_parameters_of_heads_decay():
+    # As in the original: kernels, and not what is called LayerNorm or bias there.
+    config = XLNetConfig(
+        n_token=11, d_model=4, n_layer=LAYERS, n_head=2, d_head=2, d_inner=6, ff_activation="gelu"
+    )
+    ids = jnp.zeros((1, 2), jnp.int32)
+    heads: dict[str, bool] = {}
+    for model, inputs in (
+        (SequenceClassifier(config, RunConfig(), 3, "attn"), {}),
+        (
+            SpanExtractor(config, RunConfig()),
+            {"start_positions": ids[:, 0], "cls_positions": ids[:, 0]},
+        ),
+    ):
+        init = functools.partial(model.init, jax.random.key(0), ids, **inputs)
+        decayed = flat(opt.decays(jax.eval_shape(init)["params"]))
+        heads |= {path: value for path, value in decayed.items() if "xlnet/" not in path}
+    assert len(heads) == 11 + 11
+    for path, value in heads.items():
+        assert value == path.endswith(("kernel", "/q", "/k", "/v", "/o")), path
 
 
 def applied_factors(shapes, rate, on):

@@ -120,5 +120,7 @@ class AttentionPooling(nn.Module):
         p = jax.nn.softmax(scores, axis=-1).astype(dtype)
         p = drop(self, p, train, self.run.attention_dropout)
         attended = jnp.einsum("BNT,BTD->BND", p, hidden)
-        out = jnp.einsum("BND,DNH->BNH", attended, wv)
-        return jnp.einsum("BNH,DNH->BD", out, wo, preferred_element_type=jnp.float32)
+        out_BK = jnp.einsum("BND,DNH->BNH", attended, wv).reshape(len(hidden), -1)
+        # N and H as one axis: XLA on CPU has no bfloat16 product that sums over two axes.
+        wo_DK = wo.reshape(cfg.d_model, -1)
+        return jnp.einsum("BK,DK->BD", out_BK, wo_DK, preferred_element_type=jnp.float32)
