@@ -135,7 +135,7 @@ class Cloud:
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
-            timeout=60,
+            timeout=300,
         )
         assert done.returncode == status, done.stderr
         return done
@@ -178,10 +178,15 @@ class Cloud:
         self.wait_until(lambda: len(list(self.world.glob(pattern))) >= count)
 
     def wait_until(self, condition):
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not condition():
-            assert time.monotonic() < end, "not within 30 s"
+            assert time.monotonic() < end, "not within two minutes"
             time.sleep(0.01)
+
+    def wait_for_start(self, workers=2):
+        """Until xlnet-jax runs on all workers, and that is written down."""
+        self.wait_for("workers/*/arguments", workers)
+        self.wait_for("workers/*/xlnet-jax-runs/large/process", workers)
 
     def end_processes(self):
         for file in self.world.glob("workers/*/xlnet-jax-runs/*/process"):

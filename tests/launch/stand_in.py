@@ -90,7 +90,17 @@ class World:
     @property
     def state(self) -> str:
         states = self.plan["lives"][self.now["life"]]
-        return states[min(max(self.now["step"], 0), len(states) - 1)]
+        state: str = states[min(max(self.now["step"], 0), len(states) - 1)]
+        return state.split()[0]
+
+    @property
+    def holds(self) -> bool:
+        """Whether "STATE until the end" still waits for the run to end on all workers."""
+        states = self.plan["lives"][self.now["life"]] if self.now["there"] else []
+        if not 0 <= self.now["step"] < len(states) or " until" not in states[self.now["step"]]:
+            return False
+        ends = glob.glob(f"{self.folder}/workers/*/xlnet-jax-runs/*/end")
+        return len(ends) < self.plan["workers"]
 
     def home(self, worker: int) -> str:
         return f"{self.folder}/workers/{worker}"
@@ -102,7 +112,8 @@ class World:
 
     def step(self) -> None:
         """One look further in the life of the slice; the machines vanish when it is no more."""
-        self.now["step"] += 1
+        if not self.holds:
+            self.now["step"] += 1
         self.save()
         if self.now["there"] and self.state != "ACTIVE":
             self.end_processes()

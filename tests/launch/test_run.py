@@ -30,7 +30,7 @@ HARD_WORDS = [
 
 def test_every_word_arrives_as_it_was_on_every_worker(slice_of_two):
     slice_of_two.do("run", *RUN, *HARD_WORDS)
-    slice_of_two.wait_for("workers/*/arguments", 2)
+    slice_of_two.wait_for_start()
     for worker in (0, 1):
         assert slice_of_two.arguments(worker) == ["train", *HARD_WORDS]
         home = slice_of_two.world / f"workers/{worker}"
@@ -60,7 +60,7 @@ def test_a_run_lives_once(slice_of_two):
 
 def test_a_worker_refuses_a_second_start_by_itself(slice_of_two):
     slice_of_two.do("run", *RUN)
-    slice_of_two.wait_for("workers/*/arguments", 2)
+    slice_of_two.wait_for_start()
     home = slice_of_two.world / "workers/1"
     first = (home / "xlnet-jax-runs/large/process").read_text()
     # The caller looked before the first run was there.
@@ -109,7 +109,7 @@ def test_logs_stand_behind_the_names_of_their_hosts(slice_of_two):
 def test_stop_lets_the_run_save_and_kills_what_does_not_listen(slice_of_two):
     slice_of_two.act(1, "stubborn")
     slice_of_two.do("run", *RUN)
-    slice_of_two.wait_for("workers/*/arguments", 2)
+    slice_of_two.wait_for_start()
     done = slice_of_two.do("stop", "--run=large", "--stop-seconds=1")
     lines = sorted(done.stdout.splitlines())
     assert lines[0].endswith("w-0 stopped 0")
@@ -121,7 +121,7 @@ def test_stop_lets_the_run_save_and_kills_what_does_not_listen(slice_of_two):
 )
 def test_a_signal_to_the_machine_is_told_from_an_end_of_the_run(slice_of_two, number, state):
     slice_of_two.do("run", *RUN)
-    slice_of_two.wait_for("workers/*/arguments", 2)
+    slice_of_two.wait_for_start()
     home = slice_of_two.world / "workers/0/xlnet-jax-runs/large"
     os.killpg(int((home / "process").read_text().split()[1]), number)
     if number == signal.SIGTERM:

@@ -31,6 +31,7 @@ def test_a_dry_run_shows_the_commands_of_the_real_run_and_makes_none(
         (cloud.world / "state.json").unlink()
     shown = cloud.do(name, "--dry-run", *arguments).stdout
     assert cloud.calls() == []
+    assert list(cloud.world.glob("*.tar.gz")) == []
     cloud.do(name, *arguments)
     assert without_repeats(cloud.calls_of(shown)) == without_repeats(cloud.calls())
 
