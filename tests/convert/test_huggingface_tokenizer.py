@@ -90,10 +90,12 @@ def test_a_vocabulary_that_transformers_cannot_read(tmp_path):
         ),
         report=lambda line: None,
     )  # fmt: skip
-    tokenizer = Tokenizer(tmp_path / "bpe.model", Normalization(form="nfc"))
-    (note,) = huggingface_tokenizer.write(epath.Path(tmp_path), tokenizer)
-    assert "not unigram" in note
+    for normalization in (REFERENCE, Normalization(form="nfc")):
+        tokenizer = Tokenizer(tmp_path / "bpe.model", normalization)
+        (note,) = huggingface_tokenizer.write(epath.Path(tmp_path), tokenizer)
+        assert "no tokenizer was written" in note
     assert not (tmp_path / "tokenizer.json").exists()
+    assert not (tmp_path / "tokenizer_config.json").exists()
 
 
 def test_a_tokenizer_config_that_is_no_json(tmp_path):

@@ -34,6 +34,8 @@ def read_normalization(folder: epath.Path) -> Normalization:
 
 def write(folder: epath.Path, tokenizer: Tokenizer) -> tuple[str, ...]:
     """Writes the tokenizer's files; returns what a user of transformers should know."""
+    from sentencepiece import sentencepiece_model_pb2
+
     normalization = tokenizer.normalization
     model = tokenizer.model_path.read_bytes()
     (folder / VOCABULARY_NAME).write_bytes(model)
@@ -64,26 +66,24 @@ def write(folder: epath.Path, tokenizer: Tokenizer) -> tuple[str, ...]:
         "additional_special_tokens": more,
         **symbols,
     }
-    notes = ["transformers does not cut pieces such as '1,' before the comma, the original does"]
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    note = "transformers does not cut pieces such as '1,' before the comma, the original does"
+    if proto.trainer_spec.model_type != _UNIGRAM:
+        return (
+            "no tokenizer was written: transformers cannot read a vocabulary that is not unigram;"
+            " cut text with this package",
+        )
     if normalization.form != "reference" or normalization.keep_accents:
-        notes = [_write_json(folder, tokenizer, model)]
+        note = _write_json(folder, tokenizer, proto)
         values["tokenizer_class"] = "PreTrainedTokenizerFast"
     (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2) + "\n")
     special = {**symbols, "additional_special_tokens": more}
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
-    return tuple(notes)
+    return (note,)
 
 
-def _write_json(folder: epath.Path, tokenizer: Tokenizer, model: bytes) -> str:
+def _write_json(folder: epath.Path, tokenizer: Tokenizer, proto: Any) -> str:
     """Writes tokenizer.json: a unigram model with the clean-up that XLNetTokenizer lacks."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
-    if proto.trainer_spec.model_type != _UNIGRAM:
-        return (
-            "no tokenizer.json was written: transformers cannot read a vocabulary that is not"
-            " unigram; clean and cut text with this package"
-        )
     special = tokenizer.special
     added = [i for i in dict.fromkeys(vars(special).values()) if i >= 0]
     values = {

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 from flax import traverse_util
@@ -112,8 +114,7 @@ def against_recorded(path: str, loaded: Pretrained) -> Distances:
         raise ValueError(f"--recorded={path} lacks {', '.join(missing)}")
     mem_len = arrays["new_mems"].shape[1] if "new_mems" in arrays else 0
     memory, padding = arrays.get("mems"), arrays.get("input_mask")
-    network: Any = XLNet(loaded.config, _run(mem_len))
-    output = network.apply(
+    output = _apply(XLNet(loaded.config, _run(mem_len)))(
         {"params": loaded.params["xlnet"]},
         arrays["input_ids"].T,
         segment_ids=arrays["seg_ids"].T if "seg_ids" in arrays else None,
@@ -140,6 +141,12 @@ def fixed_inputs(n_token: int) -> Arrays:
 
 def _run(mem_len: int) -> RunConfig:
     return dataclasses.replace(_RUN, mem_len=mem_len)
+
+
+@functools.lru_cache
+def _apply(module: Any) -> Callable[..., Any]:
+    """What a module computes, compiled once for all checks with it."""
+    return jax.jit(module.apply)
 
 
 def _load_pytorch(folder: epath.Path, loaded: Pretrained) -> Any:
@@ -193,13 +200,13 @@ def _compare_trunk(model: Any, loaded: Pretrained, inputs: Arrays) -> Distances:
     """Hidden states and memory (the input of every layer), of a segment and of the next one."""
     trunk = getattr(model, "transformer", model)
     params = {"params": loaded.params["xlnet"]}
-    network: Any = XLNet(loaded.config, _run(_TOKENS))
+    network = _apply(XLNet(loaded.config, _run(_TOKENS)))
     distances: Distances = {}
     theirs, ours = None, None
     for name, tokens in (("", inputs["tokens"]), (" with memory", inputs["tokens"][:, ::-1])):
         given = {**inputs, "tokens": np.ascontiguousarray(tokens)}
         wanted = trunk(**_for_pytorch(given), mems=theirs, use_mems=True)
-        got = network.apply(params, **given, memory=ours)
+        got = network(params, **given, memory=ours)
         theirs, ours = [layer[-_TOKENS:] for layer in wanted.mems], got.memory
         distances[f"hidden states{name}"] = distance(got.hidden, wanted.last_hidden_state)
         layers = np.stack([layer.numpy() for layer in theirs]).transpose(0, 2, 1, 3)
@@ -224,8 +231,7 @@ def _compare_language_model(model: Any, loaded: Pretrained, inputs: Arrays) -> D
     ).logits
     visible = ~hidden_from_all
     params = {name: loaded.params[name] for name in ("xlnet", "lm_bias")}
-    network: Any = PermutationLanguageModel(loaded.config, _RUN)
-    got = network.apply(
+    got = _apply(PermutationLanguageModel(loaded.config, _RUN))(
         {"params": params},
         **inputs,
         visible=visible,
@@ -254,7 +260,7 @@ def _compare_head(model: Any, loaded: Pretrained, kind: str, inputs: Arrays) -> 
     else:
         outputs = params["logits"]["bias"].shape[0]
         module = SequenceClassifier(loaded.config, _RUN, outputs, **summary)
-    got = module.apply({"params": _parts(params, "xlnet", "summary", "logits")}, **given)
+    got = _apply(module)({"params": _parts(params, "xlnet", "summary", "logits")}, **given)
     return {"logits of the head": distance(got, model(**_for_pytorch(given)).logits)}
 
 
@@ -265,8 +271,7 @@ def _compare_spans(model: Any, loaded: Pretrained, inputs: Arrays) -> Distances:
     names = ("xlnet", "start_logits", "end_logits", "answer_class")
     params = _parts(loaded.params, *names)
     starts, cls_positions = np.array([4, 8]), np.array([_TOKENS - 1, _TOKENS - 1])
-    network: Any = SpanExtractor(loaded.config, _RUN, "answer_class" in params)
-    got = network.apply(
+    got = _apply(SpanExtractor(loaded.config, _RUN, "answer_class" in params))(
         {"params": params},
         **inputs,
         cannot_answer=np.zeros((_BATCH, _TOKENS), bool),

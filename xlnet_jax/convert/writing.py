@@ -120,11 +120,8 @@ def _write_huggingface(
     notes = matched.notes()
     if filled:
         notes += (f"not in {loaded.source}, so written as zeros: {', '.join(filled)}",)
-    if (
-        head
-        and "summary" in loaded.params
-        and loaded.details.get("summary_type") in ("first", "mean")
-    ):
+    is_pooled = head and head.kind in ("classification", "regression", "multiple_choice")
+    if is_pooled and loaded.details.get("summary_type") in ("first", "mean"):
         notes += ("the summary of transformers counts padding too: give it rows without padding",)
     huggingface_config.write_config(folder, config, head, loaded.details, loaded.tokenizer, params)
     huggingface.write_tensors(folder, matched.arrays, as_bin=as_bin)
