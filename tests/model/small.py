@@ -34,9 +34,10 @@ def parameters():
     return {"params": jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape), params)}
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="train")
-def apply(run, params, tokens, *, rngs=None, train=False, **inputs):
-    return XLNet(CONFIG, run).apply(params, tokens, rngs=rngs, train=train, **inputs)
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("train", "all_layers"))
+def apply(run, params, tokens, *, rngs=None, train=False, all_layers=False, **inputs):
+    options = {"train": train, "all_layers": all_layers}
+    return XLNet(CONFIG, run).apply(params, tokens, rngs=rngs, **options, **inputs)
 
 
 def random_order(random):

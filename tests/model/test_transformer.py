@@ -127,6 +127,19 @@ def test_tokens_and_batch_rows_stay_apart():
         small.assert_close(alone.hidden, both[row : row + 1])
 
 
+def test_every_layer_is_shown_if_asked_for():
+    # The memory of a layer is its input; the last layer's output is the content stream's.
+    run = RunConfig(**small.EXACT, mem_len=small.TOKENS)
+    inputs = small.two_stream_inputs()
+    output = small.apply(run, small.parameters(), **inputs, all_layers=True)
+    small.assert_close(output.layers[:-1], output.memory)
+    plain = small.apply(run, small.parameters(), **inputs)
+    assert plain.layers is None
+    small.assert_close(output[:2], plain[:2])
+    content = {name: inputs[name] for name in ("tokens", "segment_ids", "visible", "memory")}
+    small.assert_close(output.layers[-1], small.apply(run, small.parameters(), **content).hidden)
+
+
 def test_bfloat16_is_close_and_parameters_stay_float32():
     inputs = small.two_stream_inputs()
     run = dataclasses.replace(TRAINING, dtype="bfloat16")

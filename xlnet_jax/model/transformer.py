@@ -38,10 +38,13 @@ class Output(NamedTuple):
     Attributes:
         hidden: last layer of the query stream if there is one, else of the content stream.
         memory: per layer, for the next segment; None if `mem_len` is 0.
+        layers: with `all_layers`, of the content stream: the embedding, then the output of each
+            layer in turn, all before the last dropout; else None.
     """
 
     hidden: Float[Array, "B I D"]
     memory: Float[Array, "Y B m D"] | None
+    layers: Float[Array, "Y+1 B T D"] | None = None
 
 
 class LayerNorm(nn.Module):
@@ -84,12 +87,14 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Attention of both streams, then feed-forward of both; LayerNorm after each sum.
 
-    Returns the rows and, as the layer's memory of this segment, what `update_memory` keeps.
+    Returns the rows and, as the layer's memory of this segment, what `update_memory` keeps; beside
+    it the content rows it was given, if `keeps_input`.
     """
 
     config: XLNetConfig
     run: RunConfig
     train: bool
+    keeps_input: bool = False
 
     @nn.compact
     def __call__(
@@ -99,19 +104,20 @@ class Layer(nn.Module):
         codes: Float[Array, "G R D"],
         streams: tuple[Rows, ...],
         shared_biases: tuple[Array, ...] | None,
-    ) -> tuple[Float[Array, "B Q D"], Float[Array, "B m D"] | None]:
+    ) -> tuple[Float[Array, "B Q D"], tuple[Array | None, Array | None]]:
         run, train = self.run, self.train
         mem_len = 0 if memory is None else memory.shape[1]
         num_tokens = (codes.shape[1] - mem_len) // 2
         new_memory = visibility.update_memory(
             memory, x[:, :num_tokens], mem_len=run.mem_len, reuse_len=run.reuse_len
         )
+        kept = x[:, :num_tokens] if self.keeps_input else None
         attended = RelativeAttention(self.config, run, name="attention")(
             x, memory, codes, streams, shared_biases, train
         )
         x = LayerNorm(name="attention_norm")(drop(self, attended, train), x)
         mapped = FeedForward(self.config, run, name="feed_forward")(x, train)
-        return LayerNorm(name="feed_forward_norm")(mapped, x), new_memory
+        return LayerNorm(name="feed_forward_norm")(mapped, x), (new_memory, kept)
 
 
 class XLNet(nn.Module):
@@ -133,6 +139,7 @@ class XLNet(nn.Module):
         query_predicts: Bool[Array, "B P"] | None = None,
         memory: Float[Array, "Y B M D"] | None = None,
         train: bool = False,
+        all_layers: bool = False,
     ) -> Output:
         """Runs one segment.
 
@@ -148,6 +155,7 @@ class XLNet(nn.Module):
                 of the mask embedding (rows that predict nothing); None for all True.
             memory: what an earlier call returned; always visible.
             train: dropout on; needs the "dropout" random stream.
+            all_layers: also return the hidden states of every layer.
         """
         cfg, run = self.config, self.run
         init = initializer(run)
@@ -180,13 +188,20 @@ class XLNet(nn.Module):
             seed = dropout.dropout_seed(self.make_rng("dropout"))
             codes = dropout.dropout(codes, run.dropout, dropout.no_rows(seed, codes.ndim))
         codes = layout.named(codes - positions.code_of_here(cfg.d_model), "GRD")
-        x, new_memory = self._layers(x, memory, codes, streams, train)
+        x, (new_memory, inputs) = self._layers(x, memory, codes, streams, train, all_layers)
+        layers = None if inputs is None else jnp.concatenate([inputs, x[None, :, :num_tokens]])
         hidden = x if query_tokens is None else x[:, num_tokens:]
-        return Output(drop(self, hidden, train), new_memory)
+        return Output(drop(self, hidden, train), new_memory, layers)
 
     def _layers(
-        self, x: Array, memory: Array | None, codes: Array, streams: tuple[Rows, ...], train: bool
-    ) -> tuple[Array, Array | None]:
+        self,
+        x: Array,
+        memory: Array | None,
+        codes: Array,
+        streams: tuple[Rows, ...],
+        train: bool,
+        keep_inputs: bool,
+    ) -> tuple[Array, tuple[Array | None, Array | None]]:
         cfg, run = self.config, self.run
         shared_biases = None
         if not cfg.untie_r:
@@ -213,7 +228,8 @@ class XLNet(nn.Module):
             length=cfg.n_layer,
             unroll=1 if run.scan_layers else cfg.n_layer,
         )
-        return stack(cfg, run, train, name="layers")(x, memory, codes, streams, shared_biases)
+        layers = stack(cfg, run, train, keep_inputs, name="layers")
+        return layers(x, memory, codes, streams, shared_biases)
 
 
 def make_streams(
