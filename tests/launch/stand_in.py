@@ -88,10 +88,18 @@ class World:
             json.dump(self.now, file)
 
     @property
+    def look(self) -> str:
+        states: list[str] = self.plan["lives"][self.now["life"]]
+        return states[min(max(self.now["step"], 0), len(states) - 1)]
+
+    @property
     def state(self) -> str:
-        states = self.plan["lives"][self.now["life"]]
-        state: str = states[min(max(self.now["step"], 0), len(states) - 1)]
-        return state.split()[0]
+        return self.look.split()[0]
+
+    @property
+    def node_state(self) -> str:
+        """READY while the slice is, unless the plan says "ACTIVE without its node"."""
+        return "READY" if self.state == "ACTIVE" and "without" not in self.look else "PREEMPTED"
 
     @property
     def holds(self) -> bool:
@@ -115,7 +123,7 @@ class World:
         if not self.holds:
             self.now["step"] += 1
         self.save()
-        if self.now["there"] and self.state != "ACTIVE":
+        if self.now["there"] and self.node_state != "READY":
             self.end_processes()
 
     def create(self, kind: str) -> None:
@@ -139,7 +147,7 @@ class World:
 
     def run(self, workers: str, command: str) -> int:
         """Runs a command on workers as ssh does: in the home folder, by its shell."""
-        if not self.now["there"] or self.state != "ACTIVE":
+        if not self.now["there"] or self.node_state != "READY":
             sys.exit("ERROR: (gcloud.compute.tpus.tpu-vm.ssh) the TPU is in an unusable state")
         numbers = range(self.plan["workers"]) if workers == "all" else [int(workers)]
         # The real one splits at blanks and hands the parts to ssh, which joins them again.
@@ -196,8 +204,10 @@ def main() -> int:
         print_list(flags, f"projects/p/locations/z/queuedResources/my-{name}", other)
     elif command == "tpu-vm list":
         if world.now["there"]:
-            state = "READY" if world.state == "ACTIVE" else "PREEMPTED"
-            values = {"state": state, "networkEndpoints.len()": str(world.plan["workers"])}
+            values = {
+                "state": world.node_state,
+                "networkEndpoints.len()": str(world.plan["workers"]),
+            }
             print_list(flags, f"projects/p/locations/z/nodes/{name}", values)
     elif command == "queued-resources describe":
         print(f"name: {positionals[0]}\nstate:\n  state: {world.state}")

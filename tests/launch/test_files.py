@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,17 @@ def test_the_locks_together_hold_what_jax_asks_of_a_tpu():
     assert {"jaxlib", "libtpu"} <= {need.name for need in extra}
     for need in extra:
         assert need.specifier.contains(both[need.name]), f"{need} with {both[need.name]}"
+
+
+def test_the_commands_of_the_readme_are_sound(cloud):
+    text = (LAUNCH / "README.md").read_text().replace("\\\n", " ")
+    commands = [
+        shlex.split(line, comments=True) for line in re.findall(r"^    (launch/.*)$", text, re.M)
+    ]
+    assert {command[0] for command in commands} == {
+        f"launch/{name}.sh"
+        for name in ("create", "setup", "run", "watch", "status", "logs", "stop", "delete")
+    }
+    for path, *words in commands:
+        shown = cloud.do(Path(path).stem, "--dry-run", *words).stdout
+        assert "gcloud compute tpus " in shown

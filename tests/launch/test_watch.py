@@ -34,6 +34,14 @@ def test_a_preempted_run_is_brought_back_with_the_same_words(cloud):
     assert all(call in expected for call in cloud.calls())
 
 
+def test_a_preempted_node_is_enough(cloud):
+    cloud.plan(lives=[["ACTIVE", "ACTIVE", "ACTIVE without its node"], ["ACTIVE"]])
+    (cloud.world / "action-1").write_text("exit 0")
+    assert "run 'large' is gone: recreation 1" in cloud.do("watch", *COMMAND).stderr
+    assert cloud.verbs().count("queued-resources delete") == 1
+    assert cloud.verbs().count("queued-resources create") == 2
+
+
 def test_recreations_are_counted(cloud):
     cloud.plan(lives=[["ACTIVE", "ACTIVE", "SUSPENDED"]])
     done = cloud.do("watch", "--max-recreations=0", *COMMAND, status=1)
