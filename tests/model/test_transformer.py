@@ -52,7 +52,7 @@ def test_remat_and_unrolling_change_the_program_and_no_result(change):
     program, wanted = plain()
     step = traced(dataclasses.replace(TRAINING, **change))
     changed = str(step.jaxpr)
-    assert ("remat" in program, "remat" in changed) == (False, True)
+    assert changed.count("remat") > program.count("remat")
     assert ("unroll=2" in program, "unroll=2" in changed) == (False, "scan_layers" in change)
     small.assert_close(step.lower().compile()(small.parameters()), wanted)
 

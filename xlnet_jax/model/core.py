@@ -2,9 +2,12 @@
 
 Scores, softmax and weighted sum for all heads, with arrays laid out [G, N, b, ...] (b: batch rows
 of one direction), so that every product is a plain batched one. The backward pass is written out
-because it then keeps one array of the size of the scores (the probabilities), draws dropout masks
+because it then keeps one array of the size of the scores (their powers), draws dropout masks
 again instead of storing them, and needs no transposition of large arrays. A fused kernel for one
 kind of device would replace `attend`, and nothing else.
+
+What a CPU and a TPU like in different forms is gathered in `Form`; the platform that a program is
+compiled for chooses (`jax.default_backend` would not do: a CPU can compile for a TPU).
 
 Axis letters are those of `transformer.py`.
 """
@@ -12,13 +15,14 @@ Axis letters are those of `transformer.py`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from xlnet_jax.model import dropout, positions
+from xlnet_jax.model import dropout, positions, tpu_shifts
 
 MASKED = -1e30  # added to hidden scores; swallows them in float32, as in the original
 _BLOCK = 128  # content rows whose position scores are made together; bounds what is made in vain
@@ -31,6 +35,24 @@ class Masks(NamedTuple):
     other_segment: Bool[Array, "#G 1 #b I S"] | None
     tokens: Int[Array, "B I"] | None
     seed: dropout.RowSeeds | None
+
+
+class Form(NamedTuple):
+    """The parts of the core that depend on the platform.
+
+    Attributes:
+        content_scores: q·r of content rows, shifted; S columns, or more of which the first S count.
+        content_gradients: its gradients for q and r.
+        shift_queries, unshift_queries: as in `positions`.
+        made_anew: the identity, behind which the scores are computed once more instead of kept in
+            float32 from finding their maximum to taking their powers.
+    """
+
+    content_scores: Callable[[Array, Array, int], Array]
+    content_gradients: Callable[[Array, Array, Array], tuple[Array, Array]]
+    shift_queries: Callable[[Array, Array, int], Array]
+    unshift_queries: Callable[[Array, Array, int], Array]
+    made_anew: Callable[[Any], Any]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
@@ -51,7 +73,31 @@ def attend(
     return _forward(q_content, q_position, k, v, r, step, masks, rate)[0]
 
 
-def _forward(
+def _forward(*inputs: Any) -> tuple[Array, Any]:
+    *arrays, rate = inputs
+    return jax.lax.platform_dependent(
+        *arrays,
+        tpu=functools.partial(forward, TPU, rate),
+        default=functools.partial(forward, PLAIN, rate),
+    )
+
+
+def _backward(rate: float, kept: Any, d_out: Array) -> tuple[Array | None, ...]:
+    gradients = jax.lax.platform_dependent(
+        kept,
+        d_out,
+        tpu=functools.partial(backward, TPU, rate),
+        default=functools.partial(backward, PLAIN, rate),
+    )
+    return (*gradients, None)
+
+
+attend.defvjp(_forward, _backward)
+
+
+def forward(
+    form: Form,
+    rate: float,
     q_content: Array,
     q_position: Array,
     k: Array,
@@ -59,42 +105,59 @@ def _forward(
     r: Array,
     step: Array | None,
     masks: Masks,
-    rate: float,
 ) -> tuple[Array, Any]:
-    scores = _product("GNbIH,GNbSH->GNbIS", q_content, k)
-    scores += _position_scores(q_position, r, masks.tokens, k.shape[-2])
-    if masks.other_segment is not None and step is not None:
-        scores += jnp.where(masks.other_segment, step[..., None], 0.0)
-    if masks.visible is not None:
-        scores += jnp.where(masks.visible, 0.0, MASKED)
-    p = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    out = _product("GNbIS,GNbSH->GNbIH", _dropped(p, masks.seed, rate), v).astype(v.dtype)
-    return out, (q_content, q_position, k, v, r, step, masks, p, out)
+    """The output of `attend` and what `backward` needs."""
+    num_keys = k.shape[-2]
+    shifted = _position_scores(form, q_position, r, masks.tokens, num_keys)
+
+    def scores(q_content: Array, k: Array, shifted: Array) -> Array:
+        total = _product("GNbIH,GNbSH->GNbIS", q_content, k) + shifted[..., :num_keys]
+        if masks.other_segment is not None and step is not None:
+            total += jnp.where(masks.other_segment, step[..., None], 0.0)
+        if masks.visible is not None:
+            total += jnp.where(masks.visible, 0.0, MASKED)
+        return total
+
+    made_of = (q_content, k, shifted)
+    highest = scores(*made_of).max(axis=-1, keepdims=True)
+    made_of, highest = form.made_anew((made_of, highest))
+    powers = jnp.exp(scores(*made_of) - highest)
+    total = powers.sum(axis=-1, keepdims=True)
+    powers = powers.astype(v.dtype)
+    out = _product("GNbIS,GNbSH->GNbIH", _kept(powers, masks.seed, rate), v)
+    out = (out / (total * _share_kept(masks.seed, rate))).astype(v.dtype)
+    return out, (q_content, q_position, k, v, r, step, masks, powers, total, out)
 
 
-def _backward(rate: float, kept: Any, d_out: Array) -> tuple[Array | None, ...]:
-    q_content, q_position, k, v, r, step, masks, p, out = kept
+def backward(form: Form, rate: float, kept: Any, d_out: Array) -> tuple[Array | None, ...]:
+    """Gradients of `attend` for its arrays, in order."""
+    q_content, q_position, k, v, r, step, masks, powers, total, out = kept
     dtype = v.dtype
-    d_v = _product("GNbIH,GNbIS->GNbHS", d_out, _dropped(p, masks.seed, rate)).swapaxes(-1, -2)
-    d_p = _dropped(_product("GNbIH,GNbSH->GNbIS", d_out, v), masks.seed, rate)
-    # The sum over keys of p × d_p, without passing over them once more.
-    mean = jnp.sum(d_out.astype(jnp.float32) * out, axis=-1, keepdims=True)
-    d_scores = p * (d_p - mean)
+    # The sum over keys of probability × gradient, without passing over them once more.
+    mean = jnp.sum(d_out.astype(jnp.float32) * out, axis=-1, keepdims=True) / total
+    d_out = (d_out / (total * _share_kept(masks.seed, rate))).astype(dtype)
+    d_v = _product("GNbIH,GNbIS->GNbHS", d_out, _kept(powers, masks.seed, rate)).swapaxes(-1, -2)
+    d_kept = _kept(_product("GNbIH,GNbSH->GNbIS", d_out, v), masks.seed, rate)
+    d_scores = powers * (d_kept - mean)
     d_step = None
     if masks.other_segment is not None and step is not None:
         d_step = jnp.where(masks.other_segment, d_scores, 0.0).sum(-1)
     d_scores = d_scores.astype(dtype)
     d_q_content = _product("GNbIS,GNbSH->GNbIH", d_scores, k).astype(dtype)
     d_k = _product("GNbIH,GNbIS->GNbHS", q_content, d_scores).swapaxes(-1, -2).astype(dtype)
-    d_q_position, d_r = _position_gradients(q_position, r, masks.tokens, d_scores)
-    return d_q_content, d_q_position, d_k, d_v.astype(dtype), d_r, d_step, None
+    d_q_position, d_r = _position_gradients(form, q_position, r, masks.tokens, d_scores)
+    return d_q_content, d_q_position, d_k, d_v.astype(dtype), d_r, d_step
 
 
-attend.defvjp(_forward, _backward)
+def _kept(x: Array, seed: dropout.RowSeeds | None, rate: float) -> Array:
+    """Zero where dropped, not yet scaled up."""
+    if seed is None or rate == 0.0:
+        return x
+    return jnp.where(dropout.keep_mask(seed, x.shape, rate), x, 0)
 
 
-def _dropped(p: Array, seed: dropout.RowSeeds | None, rate: float) -> Array:
-    return dropout.dropout(p, rate, seed)
+def _share_kept(seed: dropout.RowSeeds | None, rate: float) -> float:
+    return 1.0 if seed is None else 1.0 - rate
 
 
 def _blocks(num_rows: int) -> list[tuple[int, int]]:
@@ -103,47 +166,61 @@ def _blocks(num_rows: int) -> list[tuple[int, int]]:
 
 
 def _position_scores(
+    form: Form,
     q: Float[Array, "G N b I H"],
     r: Float[Array, "G N R H"],
     tokens: Int[Array, "B I"] | None,
     num_keys: int,
 ) -> Float[Array, "G N b I S"]:
-    """q·r, each row shifted to its own token; content rows in blocks that need only some of r."""
-    if tokens is not None:
-        raw = _product("GNbIH,GNRH->GNbIR", q, r)
-        return positions.shift_queries(raw, _by_direction(tokens, r.shape[0]), num_keys)
+    """q·r in the dtype of q, each row shifted to its own token; maybe with more columns."""
+    if tokens is None:
+        return form.content_scores(q, r, num_keys)
+    raw = _product("GNbIH,GNRH->GNbIR", q, r).astype(q.dtype)
+    return form.shift_queries(raw, _by_direction(tokens, r.shape[0]), num_keys)
+
+
+def _content_scores(
+    q: Float[Array, "G N b T H"], r: Float[Array, "G N R H"], num_keys: int
+) -> Float[Array, "G N b T S"]:
+    """Content rows in blocks that need only some of r."""
     num_tokens, parts = q.shape[-2], []
     for first, end in _blocks(num_tokens):
         near = slice(num_tokens - end, num_tokens - first + num_keys)
         raw = _product("GNbIH,GNRH->GNbIR", q[..., first:end, :], r[:, :, near])
-        parts.append(positions.shift_content(raw, num_keys))
+        parts.append(positions.shift_content(raw.astype(q.dtype), num_keys))
     return jnp.concatenate(parts, axis=-2)
 
 
 def _position_gradients(
+    form: Form,
     q: Float[Array, "G N b I H"],
     r: Float[Array, "G N R H"],
     tokens: Int[Array, "B I"] | None,
     d_scores: Float[Array, "G N b I S"],
 ) -> tuple[Float[Array, "G N b I H"], Float[Array, "G N R H"]]:
-    """Gradients of `_position_scores` for q and r."""
-    num_tokens, num_keys = q.shape[-2], d_scores.shape[-1]
+    """Gradients of `_position_scores` for q and r, in their dtype."""
     if tokens is not None:
-        raw = jax.ShapeDtypeStruct((*d_scores.shape[:-1], r.shape[-2]), d_scores.dtype)
-        by_direction = _by_direction(tokens, r.shape[0])
-        (d_raw,) = jax.linear_transpose(
-            lambda x: positions.shift_queries(x, by_direction, num_keys), raw
-        )(d_scores)
+        num_tokens = r.shape[-2] - d_scores.shape[-1]
+        d_raw = form.unshift_queries(d_scores, _by_direction(tokens, r.shape[0]), num_tokens)
         d_q = _product("GNbIR,GNRH->GNbIH", d_raw, r)
         d_r = _code_gradient(q, d_raw)
-        return d_q.astype(q.dtype), d_r.astype(r.dtype)
+    else:
+        d_q, d_r = form.content_gradients(q, r, d_scores)
+    return d_q.astype(q.dtype), d_r.astype(r.dtype)
+
+
+def _content_gradients(
+    q: Float[Array, "G N b T H"], r: Float[Array, "G N R H"], d_scores: Float[Array, "G N b T S"]
+) -> tuple[Float[Array, "G N b T H"], Float[Array, "G N R H"]]:
+    """Gradients of `_content_scores` for q and r, float32."""
+    num_tokens, num_keys = d_scores.shape[-2:]
     d_q_parts, d_r = [], jnp.zeros(r.shape, jnp.float32)
     for first, end in _blocks(num_tokens):
         near = slice(num_tokens - end, num_tokens - first + num_keys)
         d_raw = positions.unshift_content(d_scores[..., first:end, :])
         d_q_parts.append(_product("GNbIR,GNRH->GNbIH", d_raw, r[:, :, near]))
         d_r = d_r.at[:, :, near].add(_code_gradient(q[..., first:end, :], d_raw))
-    return jnp.concatenate(d_q_parts, axis=-2).astype(q.dtype), d_r.astype(r.dtype)
+    return jnp.concatenate(d_q_parts, axis=-2), d_r
 
 
 def _code_gradient(
@@ -160,3 +237,19 @@ def _by_direction(tokens: Int[Array, "B I"], directions: int) -> Int[Array, "G b
 
 def _product(equation: str, *operands: Array) -> Array:
     return jnp.einsum(equation, *operands, preferred_element_type=jnp.float32)
+
+
+PLAIN = Form(
+    content_scores=_content_scores,
+    content_gradients=_content_gradients,
+    shift_queries=positions.shift_queries,
+    unshift_queries=positions.unshift_queries,
+    made_anew=lambda values: values,
+)
+TPU = Form(
+    content_scores=tpu_shifts.content_scores,
+    content_gradients=tpu_shifts.content_gradients,
+    shift_queries=tpu_shifts.shift_queries,
+    unshift_queries=tpu_shifts.unshift_queries,
+    made_anew=jax.lax.optimization_barrier,
+)

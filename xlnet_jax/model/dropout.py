@@ -2,15 +2,17 @@
 
 A counter-based hash instead of a random stream: the mask fuses into the operation it serves, is
 recomputed in the backward pass instead of stored, and does not depend on how arrays are laid out
-over devices or on the parts that a batch is worked off in. The mixer is the 32-bit "lowbias32"
-(C. Wellons, hash-prospector), applied twice, with the batch row mixed into the key, so that no
-array is large enough to repeat the counter.
+over devices or on the parts that a batch is worked off in. Every line of numbers along the last
+axis has a key, hashed from seed, batch row and the other indices; within it one round remains, so
+that what is done for every number is short and no array is large enough to repeat the counter.
+The mixer is the 32-bit "lowbias32" (C. Wellons, hash-prospector).
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -77,11 +79,13 @@ def keep_mask(
         seed = row_seeds(seed, shape[0])
         seed = seed._replace(rows=seed.rows.reshape(-1, *(1 for _ in shape[1:])))
     inner = [n if rows == 1 else 1 for n, rows in zip(shape, seed.rows.shape, strict=True)]
+    columns, inner[-1] = inner[-1], 1
     index = jnp.zeros(inner, jnp.uint32)
     for axis, stride in enumerate(np.cumprod((1, *inner[:0:-1]))[::-1]):
         index += jax.lax.broadcasted_iota(jnp.uint32, inner, axis) * np.uint32(stride)
-    bits = _mix(_mix(index + seed.word) ^ seed.rows)
-    return bits >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
+    key = _mix(_mix(index + seed.word) ^ seed.rows)
+    column = jax.lax.iota(jnp.uint32, columns) * np.uint32(0x9E3779B9)
+    return _mix(key ^ column) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
 def dropout(
@@ -90,7 +94,19 @@ def dropout(
     """Inverted dropout by `keep_mask`; the identity if `seed` is None or `rate` is 0."""
     if seed is None or rate == 0.0:
         return x
+    return _dropout(x, seed, rate)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dropout(x: Array, seed: Array | RowSeeds, rate: float) -> Array:
     return jnp.where(keep_mask(seed, x.shape, rate), x * (1.0 / (1.0 - rate)), 0).astype(x.dtype)
+
+
+# The backward pass draws the mask again, so that none is stored.
+_dropout.defvjp(
+    lambda x, seed, rate: (_dropout(x, seed, rate), seed),
+    lambda rate, seed, gradient: (_dropout(gradient, seed, rate), None),
+)
 
 
 def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:

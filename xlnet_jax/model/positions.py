@@ -87,3 +87,14 @@ def shift_queries(
     for axis in (1, 1, 0):  # over P, b and G, from the inside out
         window = jax.vmap(window, in_axes=(axis, 0), out_axes=axis)
     return window(scores, tokens)
+
+
+def unshift_queries(
+    gradient: Float[Array, "G N b P S"], tokens: Int[Array, "G b P"], num_tokens: int
+) -> Float[Array, "G N b P R"]:
+    """The transpose of `shift_queries`: where each number came from, zero elsewhere."""
+    num_keys = gradient.shape[-1]
+    scores = jax.ShapeDtypeStruct((*gradient.shape[:-1], num_tokens + num_keys), gradient.dtype)
+    transpose = jax.linear_transpose(lambda x: shift_queries(x, tokens, num_keys), scores)
+    (d_scores,) = transpose(gradient)
+    return d_scores

@@ -77,10 +77,20 @@ class FeedForward(nn.Module):
         kernel_2 = self.param("kernel_2", init, (cfg.d_inner, cfg.d_model)).astype(dtype)
         kernel_2 = layout.named(kernel_2, "FD")
         bias_2 = self.param("bias_2", zeros, (cfg.d_model,)).astype(dtype)
-        inner = layout.named(jnp.einsum("BQD,DF->BQF", x, kernel_1), "BQF")
-        inner = _activation(cfg.ff_activation, inner + bias_1)
-        inner = drop(self, inner, train, self.run.activation_dropout)
-        out = layout.named(jnp.einsum("BQF,FD->BQD", inner, kernel_2), "BQD")
+        inner = layout.named(jnp.einsum("BQD,DF->BQF", x, kernel_1), "BQF") + bias_1
+        rate = self.run.activation_dropout if train else 0.0
+        seed = None
+        if rate > 0:
+            seed = dropout.row_seeds(dropout.dropout_seed(self.make_rng("dropout")), len(x))
+            seed = seed._replace(rows=seed.rows[:, None, None])
+
+        def outer(inner: Array, kernel_2: Array, seed: dropout.RowSeeds | None) -> Array:
+            active = dropout.dropout(_activation(cfg.ff_activation, inner), rate, seed)
+            return jnp.einsum("BQF,FD->BQD", active, kernel_2)
+
+        # Of what lies between the products only `inner` is kept for the backward pass.
+        outer = jax.checkpoint(outer, prevent_cse=not self.run.scan_layers)
+        out = layout.named(outer(inner, kernel_2, seed), "BQD")
         return drop(self, out + bias_2, train)
 
 
@@ -115,9 +125,10 @@ class Layer(nn.Module):
         attended = RelativeAttention(self.config, run, name="attention")(
             x, memory, codes, streams, shared_biases, train
         )
-        x = LayerNorm(name="attention_norm")(drop(self, attended, train), x)
+        normalize = nn.remat(LayerNorm, prevent_cse=not run.scan_layers)  # keeps what it is given
+        x = normalize(name="attention_norm")(drop(self, attended, train), x)
         mapped = FeedForward(self.config, run, name="feed_forward")(x, train)
-        return LayerNorm(name="feed_forward_norm")(mapped, x), (new_memory, kept)
+        return normalize(name="feed_forward_norm")(mapped, x), (new_memory, kept)
 
 
 class XLNet(nn.Module):
