@@ -132,10 +132,19 @@ def _is_empty(folder: epath.Path) -> bool:
     return folder.is_dir() and not any(folder.iterdir())
 
 
+def _kind(job: Conversion) -> pretrained.SourceKind:
+    try:
+        return pretrained.kind_of(job.source)
+    except FileNotFoundError:
+        if job.source_format == "tf":
+            tensorflow.find_checkpoint(job.source)  # whose message says more
+        raise
+
+
 def _sources(job: Conversion) -> list[str]:
     """Paths for `load_pretrained`, the newest last; several where --average asks for it."""
     if not job.average:
-        kind = pretrained.kind_of(job.source)
+        kind = _kind(job)
         found = "jax" if kind == "workdir" else kind
         if found != job.source_format:
             raise ValueError(

@@ -188,18 +188,28 @@ def write_config(
         "pad_token_id": special.pad if special else 5,
         "tie_word_embeddings": True,
     }
-    if head and head.kind in ("classification", "regression", "tagging"):
-        count = params["logits/bias"].shape[0]
-        labels = list(details.get("labels") or (f"LABEL_{i}" for i in range(count)))
-        if len(labels) != count:
-            raise ValueError(f"the head has {count} outputs, but there are {len(labels)} labels")
-        values["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        values["label2id"] = {label: i for i, label in enumerate(labels)}
-        if head.kind == "regression":
-            values["problem_type"] = "regression"
-        elif "problem_type" in details:
-            values["problem_type"] = details["problem_type"]
+    values |= _label_values(head, details, params)
     (folder / CONFIG_NAME).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def _label_values(
+    head: Head | None, details: Mapping[str, Any], params: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    if head is None or head.kind not in ("classification", "regression", "tagging"):
+        return {}
+    count = params["logits/bias"].shape[0]
+    labels = list(details.get("labels") or (f"LABEL_{i}" for i in range(count)))
+    if len(labels) != count:
+        raise ValueError(f"the head has {count} outputs, but there are {len(labels)} labels")
+    values: dict[str, Any] = {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
+    if head.kind == "regression":
+        values["problem_type"] = "regression"
+    elif "problem_type" in details:
+        values["problem_type"] = details["problem_type"]
+    return values
 
 
 def _known(number: int) -> int | None:

@@ -126,7 +126,7 @@ def _add_verification(group: argparse._ArgumentGroup) -> None:
         "--recorded",
         metavar="FILE.npz",
         help="what the original computed, in its own layout: input_ids, seg_ids, input_mask, mems,"
-        " and sequence_output, new_mems",
+        " and sequence_output, new_mems (default: none)",
     )
     group.add_argument(
         "--tolerance",
