@@ -87,7 +87,7 @@ def test_windows_and_their_best_context_follow_the_definition(words, asked, leng
 
 def test_answers_become_the_pieces_that_hold_them():
     why = ("Why?", [], {"is_impossible": True})
-    asked = [("What?", [("lighthouse", 15)]), ("When?", [("1952", 69)]), why]
+    asked = [("What?", [("lighthouse", 15), ("Marta", 0)]), ("When?", [("1952", 69)]), why]
     found = windows_of((TEXT, asked), max_seq_length=64)
     labels = found.labels
     assert labels.unanswerable.tolist() == [False, False, True]
@@ -130,6 +130,7 @@ def test_exact_pieces_cover_the_answer_and_no_piece_more(text, begin, size):
     inside = (ends > stripped[0]) & (begins < stripped[1]) & (ends > begins)
     assert inside.any()
     assert (first, last) == (np.flatnonzero(inside)[0], np.flatnonzero(inside)[-1])
+    assert found.gold.characters.tolist() == [list(stripped)]
 
 
 def test_what_cannot_be_trained_on_is_counted_and_listed():

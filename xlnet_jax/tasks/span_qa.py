@@ -93,41 +93,33 @@ class SpanQATask(FineTuningTask):
         """See `losses.span_loss`; without the answerability head its term falls away."""
         # Rows that only fill up may copy a longer window, whose positions lie beyond this batch.
         last = batch["tokens"].shape[1] - 1
-        starts, ends, cls = (
-            jnp.minimum(batch[f"{name}_positions"], last) for name in ("start", "end", "cls")
-        )
+        starts, ends = (jnp.minimum(batch[f"{name}_positions"], last) for name in ("start", "end"))
         logits = self.apply(
             params,
             batch,
             dropout_key,
             cannot_answer=batch["cannot_answer"],
-            cls_positions=cls,
+            cls_positions=batch["cls_positions"],
             start_positions=starts,
         )
-        found = losses.span_loss(
+        return losses.span_loss(
             logits.start, logits.end, starts, ends, logits.answer, batch["unanswerable"]
         )
-        return jnp.where(batch["weight"] > 0, found, 0.0)
 
     def predict(self, params: Params, batch: Batch) -> dict[str, Array]:
         """The arrays of `answer_decoding.Beams`."""
-        last = batch["tokens"].shape[1] - 1
-        beams = self.apply_beams(params, batch, jnp.minimum(batch["cls_positions"], last))
-        return {name: array for name, array in beams._asdict().items() if array is not None}
-
-    def apply_beams(self, params: Params, batch: Batch, cls_positions: Array) -> Any:
-        """`SpanExtractor.beams` on a batch."""
-        return self.model.apply(
+        beams: Any = self.model.apply(
             {"params": params},
             batch["tokens"],
             segment_ids=batch["segment_ids"],
             padding=batch["padding"],
             cannot_answer=batch["cannot_answer"],
-            cls_positions=cls_positions,
+            cls_positions=batch["cls_positions"],
             num_starts=self.data.start_n_top,
             num_ends=self.data.end_n_top,
             method="beams",
         )
+        return {name: array for name, array in beams._asdict().items() if array is not None}
 
     def decode(self, split: str, predictions: Mapping[str, Any]) -> Decoded:
         """The answers that the predictions for a split's windows come to."""
