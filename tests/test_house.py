@@ -17,6 +17,7 @@ ALLOWED = {
     "model": {"model"},
     "data": {"data"},
     "convert": {"convert", "model", "data"},
+    "encoding": {"encoding", "convert", "model", "data"},
     "tasks": {"tasks", "model", "data"},
     "training": {"training", "convert", "tasks", "model", "data"},
 }

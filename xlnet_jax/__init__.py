@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _PUBLIC = {
-    "XLNet": "xlnet_jax.model.transformer",
+    "XLNet": "xlnet_jax.encoding.encoder",
     "XLNetConfig": "xlnet_jax.model.config",
     "load_pretrained": "xlnet_jax.convert.pretrained",
 }

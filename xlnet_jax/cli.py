@@ -17,7 +17,17 @@ from typing import NoReturn
 
 import xlnet_jax
 
-VERBS = ("vocab", "corpus", "train", "evaluate", "predict", "convert", "records", "doctor")
+VERBS = (
+    "vocab",
+    "corpus",
+    "train",
+    "evaluate",
+    "predict",
+    "convert",
+    "encode",
+    "records",
+    "doctor",
+)
 
 WRONG_INPUT = 2
 JOB_FAILED = 1
