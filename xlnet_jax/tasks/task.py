@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import jax
 import numpy as np
@@ -123,7 +123,6 @@ class Task(Protocol):
         """What to print beside the held-out loss."""
 
 
-@runtime_checkable
 class PredictingTask(Task, Protocol):
     """A task whose examples each have an answer; it is judged by scores and not by its loss.
 
@@ -150,3 +149,12 @@ class PredictingTask(Task, Protocol):
 
     def write_predictions(self, split: str, predictions: Mapping[str, Any], output: str) -> None:
         """Writes to a file, a folder, or standard output ("-")."""
+
+
+def can_predict(task: Task) -> TypeGuard[PredictingTask]:
+    """Whether a task is a `PredictingTask`.
+
+    Its class is asked: isinstance() on a protocol would work out every property of the task, and
+    so read training data that predictions need not have.
+    """
+    return hasattr(type(task), "predict_batches")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from xlnet_jax.tasks.task import Params, PredictingTask, Task
+from xlnet_jax.tasks.task import Params, PredictingTask, Task, can_predict
 from xlnet_jax.training import sharding
 from xlnet_jax.training.step import EvalSums, make_eval_step
 
@@ -23,7 +23,7 @@ def make_evaluator(
     task: Task, mesh: Mesh, batch_size: int, say: Callable[[str], None] = lambda text: None
 ) -> Evaluate:
     """What judges parameters of a task; `batch_size` held-out rows in all at a time."""
-    if isinstance(task, PredictingTask):
+    if can_predict(task):
         return Scorer(task, mesh, batch_size, say)
     return LossEvaluator(task, mesh, batch_size)
 

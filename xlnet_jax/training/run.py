@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from xlnet_jax.convert import model_files
 from xlnet_jax.convert.moments import load_moments
 from xlnet_jax.convert.pretrained import merge_params
-from xlnet_jax.tasks.task import PredictingTask, Task
+from xlnet_jax.tasks.task import Task, can_predict
 from xlnet_jax.training import continuation, reporting, setup, sharding, workdir
 from xlnet_jax.training.best import BestKeeper, best_folder
 from xlnet_jax.training.checkpoint import Checkpointer, Restored, abstract_state
@@ -157,7 +157,7 @@ def predict(
     Raises ValueError or OSError for wrong input.
     """
     settings, task, mesh = _open(config, folder)
-    if not isinstance(task, PredictingTask):
+    if not can_predict(task):
         raise ValueError(f"the task {settings.task!r} of {folder} has no predictions to write")
     setup.check_eval_batch_size(settings, task, mesh)
     (restored,) = _checkpoints(settings, task, mesh, config, folder, checkpoint)
@@ -254,7 +254,7 @@ def _where_from(settings: Settings, stored: Stored, restored: Restored | None) -
 
 def _resolved(config: Mapping[str, Any], task: Task) -> Mapping[str, Any]:
     """The config with what the data have answered (labels, say)."""
-    if not isinstance(task, PredictingTask):
+    if not can_predict(task):
         return config
     return {**config, "data": {**config["data"], **task.resolved_data()}}
 
