@@ -47,7 +47,7 @@ def read_tensors(folder: epath.Path) -> dict[str, np.ndarray]:
         tensors |= _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path)
     trunk = ("word_embedding.", "mask_emb", "layer.")
     tensors = {
-        f"transformer.{name}" if name.startswith(trunk) else name: array.astype(np.float32)
+        f"transformer.{name}" if name.startswith(trunk) else name: array.astype(np.float32, copy=False)
         for name, array in tensors.items()
     }
     shared = tensors.pop("lm_loss.weight", None)
