@@ -188,6 +188,14 @@ class XLNet(nn.Module):
         streams = make_streams(
             run, num_tokens, mem_len, segment_ids, padding, visible, query_tokens, query_visible
         )
+        codes = self._codes(num_tokens, mem_len, train)
+        x, (new_memory, inputs) = self._layers(x, memory, codes, streams, train, all_layers)
+        layers = None if inputs is None else jnp.concatenate([inputs, x[None, :, :num_tokens]])
+        hidden = x if query_tokens is None else x[:, num_tokens:]
+        return Output(drop(self, hidden, train), new_memory, layers)
+
+    def _codes(self, num_tokens: int, mem_len: int, train: bool) -> Float[Array, "G R D"]:
+        cfg, run = self.config, self.run
         codes = positions.relative_position_codes(
             num_tokens,
             mem_len + num_tokens,
@@ -198,11 +206,7 @@ class XLNet(nn.Module):
         if train and run.dropout > 0:
             seed = dropout.dropout_seed(self.make_rng("dropout"))
             codes = dropout.dropout(codes, run.dropout, dropout.no_rows(seed, codes.ndim))
-        codes = layout.named(codes - positions.code_of_here(cfg.d_model), "GRD")
-        x, (new_memory, inputs) = self._layers(x, memory, codes, streams, train, all_layers)
-        layers = None if inputs is None else jnp.concatenate([inputs, x[None, :, :num_tokens]])
-        hidden = x if query_tokens is None else x[:, num_tokens:]
-        return Output(drop(self, hidden, train), new_memory, layers)
+        return layout.named(codes - positions.code_of_here(cfg.d_model), "GRD")
 
     def _layers(
         self,
