@@ -1,7 +1,9 @@
-"""`make demo`: from text to a pretrained XLNet in a few minutes, with nothing to download.
+"""`make demo`: from text to a pretrained and a fine-tuned XLNet in minutes, nothing to download.
 
-The text is the language documentation that ships inside Python (`pydoc_data.topics`). Each step is
-the plain command a user would give, printed before it runs.
+The text is what ships inside Python: the language documentation (`pydoc_data.topics`) and
+docstrings of the standard library. Fine-tuning tells which part of the library a docstring comes
+from, once from the pretrained weights and once from random ones. Each step is the plain command a
+user would give, printed before it runs.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ import sys
 import time
 from pathlib import Path
 
+from xlnet_jax import demo_docstrings
+
 VOCAB_SIZE = 2000
 HELDOUT_EVERY = 10  # every tenth document is kept from training
 
 
-def write_text(path: Path) -> None:
-    """Python's documentation topics: a sentence a line, a blank line between documents."""
-    documents = []
+def write_text(path: Path, docstrings: list[str]) -> None:
+    """Documentation topics and docstrings: a sentence a line, a blank line between documents."""
+    documents = ["\n".join(re.split(r"(?<=[.!?:])\s+", text)) for text in docstrings]
     for topic in sorted(pydoc_data.topics.topics):
         text = pydoc_data.topics.topics[topic]
         paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
@@ -49,12 +53,42 @@ def run(*command: str) -> str:
     return last
 
 
+def fine_tune(workdir: Path, model: Path, labelled: Path, epochs: float) -> dict[str, float]:
+    """Held-out accuracy of a classifier that starts pretrained, and of one at random."""
+    data = [f"--config.data.{split}={labelled / split}.jsonl" for split in ("train", "dev")]
+    starts = {
+        "pretrained": [f"--config.init_from={model}"],
+        "random": [
+            f"--config.model.network={model / 'xlnet_config.json'}",
+            f"--config.data.spiece_model={workdir / 'shards' / 'spiece.model'}",
+        ],
+    }
+    shorter = [f"--config.train.epochs={epochs}"] if epochs else []
+    accuracy = {}
+    for name, start in starts.items():
+        folder = workdir / f"classifier_{name}"
+        settings = ("--config=configs/demo_classify.py", f"--workdir={folder}", *data, *shorter)
+        run("train", *settings, *start)
+        accuracy[name] = json.loads(run("evaluate", f"--workdir={folder}"))["dev_accuracy"]
+    answers = workdir / "answers.tsv"
+    classifier = workdir / "classifier_pretrained"
+    run("predict", f"--workdir={classifier}", "--split=dev", f"--output={answers}")
+    print("".join(answers.read_text(encoding="utf-8").splitlines(keepends=True)[:4]))
+    return accuracy
+
+
 def main() -> None:
-    """Text, vocabulary, shards, pretraining, evaluation; the last line is one JSON object."""
+    """Every step from text to a classifier; the last line is one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m xlnet_jax.demo", description=__doc__)
     parser.add_argument("--workdir", type=Path, default=Path("demo_run"), help="made anew")
     parser.add_argument(
         "--steps", type=int, default=0, help="training steps (default: the config's)"
+    )
+    parser.add_argument(
+        "--finetune_epochs",
+        type=float,
+        default=0,
+        help="fine-tuning epochs (default: the config's)",
     )
     args = parser.parse_args()
     start = time.monotonic()
@@ -65,8 +99,12 @@ def main() -> None:
         )
     shutil.rmtree(workdir, ignore_errors=True)
     text, shards, model = workdir / "text" / "python.txt", workdir / "shards", workdir / "model"
-    write_text(text)
+    labelled = workdir / "docstrings"
+    counts = demo_docstrings.write_examples(labelled)
+    lines = (labelled / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    write_text(text, [json.loads(line)["text"] for line in lines])
     print(f"wrote {text}: {text.stat().st_size:,} bytes of Python's documentation")
+    print(f"wrote {labelled}: {counts['train']:,} + {counts['dev']:,} docstrings with their area")
 
     prefix, source = workdir / "spiece", f"--input={text}"
     run("vocab", source, f"--output_prefix={prefix}", f"--vocab_size={VOCAB_SIZE}")
@@ -83,6 +121,8 @@ def main() -> None:
     run("train", "--config=configs/demo.py", f"--workdir={model}", *data, *shorter)
     result = json.loads(run("evaluate", f"--workdir={model}"))
 
+    accuracy = fine_tune(workdir, model, labelled, args.finetune_epochs)
+
     config = json.loads((model / "config.json").read_text())
     with (model / "metrics.csv").open() as file:
         first = next(float(row["loss"]) for row in csv.DictReader(file) if row["loss"])
@@ -90,6 +130,10 @@ def main() -> None:
     print(f"\ntraining loss at the first report   {first:.3f} nats a target")
     print(f"unigram entropy of held-out targets {result['unigram_entropy']:.3f}")
     print(f"held-out loss                       {result['heldout_loss']:.3f}  ({below:.3f} below)")
+    for name, value in accuracy.items():
+        print(
+            f"{'accuracy from ' + name + ' weights':35} {value:.3f} on {counts['dev']} docstrings"
+        )
     print(f"curves: {model / 'curves.png'}   checkpoints: {model / 'checkpoints'}")
     per_step = config["train"]["batch_size"] * config["data"]["seq_len"]
     summary = {
@@ -99,6 +143,7 @@ def main() -> None:
         "train_tokens": result["step"] * per_step,
         "seconds": round(time.monotonic() - start, 1),
         "workdir": str(workdir),
+        **{f"accuracy_{name}": round(value, 4) for name, value in accuracy.items()},
     }
     print(json.dumps(summary))
 
