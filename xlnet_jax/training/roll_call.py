@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 BEAT = 1.0  # seconds between signs of life
 SILENCE = 30.0  # seconds without any after which a process counts as dead
@@ -53,6 +53,10 @@ class Place(NamedTuple):
         return f"process {process_id} ({host})" if host else f"process {process_id}"
 
 
+# (number of the sender, message); None instead of a message: the connection is closed.
+Inbox: TypeAlias = "queue.Queue[tuple[int, dict[str, Any] | None]]"
+
+
 class _Line:
     """Messages to and from one other process; a thread reads."""
 
@@ -61,7 +65,9 @@ class _Line:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
         self._lock = threading.Lock()
-        self.inbox: queue.Queue[dict[str, Any] | None] = queue.Queue()  # None: it is closed
+        self._arrived = threading.Lock()
+        self._inbox: Inbox = queue.Queue()
+        self._number = 0
         self.name = ""
         self.heard = time.monotonic()
         threading.Thread(target=self._read, daemon=True).start()
@@ -73,8 +79,19 @@ class _Line:
                 self.heard = time.monotonic()
                 message = json.loads(line)
                 if message.get("kind") != "beat":
-                    self.inbox.put(message)
-        self.inbox.put(None)
+                    self._put(message)
+        self._put(None)
+
+    def _put(self, message: dict[str, Any] | None) -> None:
+        with self._arrived:
+            self._inbox.put((self._number, message))
+
+    def deliver_to(self, inbox: Inbox, number: int) -> None:
+        """From now on messages go there, marked with `number`; so do those that wait."""
+        with self._arrived:
+            while not self._inbox.empty():
+                inbox.put((number, self._inbox.get()[1]))
+            self._inbox, self._number = inbox, number
 
     def send(self, kind: str, **content: Any) -> None:
         """Sends; an end of the connection shows where it is read."""
@@ -88,7 +105,7 @@ class _Line:
         Raises TimeoutError or ConnectionError if there is none.
         """
         try:
-            message = self.inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+            _, message = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             raise TimeoutError from None
         if message is None:
@@ -213,6 +230,9 @@ class Watch:
         self._done: set[int] = set()
         self._farewell = threading.Event()
         self._closed = False
+        self._inbox: Inbox = queue.Queue()
+        for number, line in lines.items():
+            line.deliver_to(self._inbox, number)
         self.die: Callable[[str], None] = _die
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -241,34 +261,38 @@ class Watch:
     def _run(self) -> None:
         beaten = 0.0
         while not self._closed:
-            now = time.monotonic()
-            if now - beaten >= BEAT:
-                beaten = now
+            if time.monotonic() - beaten >= BEAT:
+                beaten = time.monotonic()
                 for line in self._lines.values():
                     line.send("beat")
-            for number, line in self._lines.items():
-                if problem := self._listen(number, line, now):
-                    self._stop_all(problem)
-                    return
-            time.sleep(0.05)
+            problem = self._listen() or self._missed()
+            if problem:
+                self._stop_all(problem)
+                return
 
-    def _listen(self, number: int, line: _Line, now: float) -> str:
-        """What is wrong with another process; "" if nothing."""
-        if self._farewell.is_set():
+    def _listen(self) -> str:
+        """What another process says or its end says, if that is bad; else ""."""
+        try:
+            number, message = self._inbox.get(timeout=BEAT / 4)
+        except queue.Empty:
             return ""
-        if line.inbox.empty():
-            if number not in self._done and now - line.heard > SILENCE:
-                return f"{line.name} has given no sign of life for {SILENCE:.0f} s"
-            return ""
-        message = line.inbox.get()
         if message is None:
-            return "" if number in self._done else f"{line.name} ended without a word"
+            over = number in self._done or self._farewell.is_set()
+            return "" if over else f"{self._lines[number].name} ended without a word"
         if message["kind"] in ("failed", "stop"):
             return message["message"]
         if message["kind"] == "done":
             self._done.add(number)
         elif message["kind"] == "farewell":
             self._farewell.set()
+        return ""
+
+    def _missed(self) -> str:
+        """Who has been silent for too long; "" if nobody."""
+        for number, line in self._lines.items():
+            silent = time.monotonic() - line.heard > SILENCE
+            if silent and number not in self._done and not self._farewell.is_set():
+                return f"{line.name} has given no sign of life for {SILENCE:.0f} s"
         return ""
 
     def _stop_all(self, problem: str) -> None:
