@@ -10,7 +10,8 @@ from xlnet_jax.tasks import qa_alignment
 REFERENCE = Normalization("reference")
 # Nine marks vanish before the middle, and as much comes in behind it: beyond the first band.
 SHIFTED = "a" + "\u0301" * 9 + "bcdefghij" * 8 + "㍿" * 3
-SHIFTED_TOO_FAR = "a" + "㍿" * 7 + "bcdefghij" * 8 + "\u0301" * 20
+SHIFTED_TOO_FAR = "a" + "㍿" * 7 + "bcdefghij" * 8 + "\u0301" * 20 + "zzz"
+AT_THE_EDGE = "a㍿½" + "bcdefghij" * 8 + "\u0301" * 4 + "zzz"  # of a band of 7
 WIDE = "x" + " " * 40 + "y" * 60
 TEXTS = st.text(st.sampled_from([*"ab  c,.1éßﬁ½㍿中国が\u0301\u3000"]), max_size=25)
 
@@ -77,7 +78,7 @@ def slow_alignment(text, pieces):
 @given(st.lists(TEXTS, max_size=4))
 @example(["", "   ", "\u0301"])
 @example(["ﬁﬁﬁﬁ", "a" * 12 + "ﬁ½" * 3, "中国が\u0301a\u0301"])
-@example([SHIFTED, SHIFTED_TOO_FAR, WIDE])
+@example([SHIFTED, SHIFTED_TOO_FAR, AT_THE_EDGE, WIDE])
 @example(["a" + " " * 14 + "b", "½½½½½½½½ a"])
 def test_it_is_the_restricted_common_subsequence(texts):
     for tokenizer in (ENGLISH, CHINESE):

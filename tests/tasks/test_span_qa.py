@@ -89,6 +89,8 @@ def test_a_filler_longer_than_its_batch_leaves_loss_and_gradient_finite(task):
     length = int(features.lengths[short])
     assert features.values["cls_positions"][0] >= length
     batch = features.batch(np.array([short, -1]), length)
+    for name in ("start_positions", "end_positions", "cls_positions"):
+        batch[name][1] = length + 3
     loss = jax.jit(jax.value_and_grad(lambda p: task.loss(p, batch, None, None).total))
     total, gradient = loss(task.params)
     assert 0 < total < 100
