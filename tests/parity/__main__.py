@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import tests.quick_compiles  # noqa: F401
+from tests.parity import checkpoints
 from tests.parity.case import Case
 
 # Folder of the goldens -> module here that runs it; every other folder is listed as not run.
@@ -33,6 +34,7 @@ def all_cases(root: Path) -> list[Case]:
     for part in PARTS:
         if (root / part).is_dir():
             found += importlib.import_module(f"tests.parity.{part}").cases(root)
+    found += checkpoints.cases(root)
     names = [f"{case.name}/" for case in found]
     folders = {path.parent.relative_to(root) for path in root.rglob("meta.json")}
     folders |= {path.relative_to(root) for path in root.iterdir() if path.is_dir()}
@@ -57,7 +59,7 @@ def main() -> int:
             continue
         status, text = run(case)
         counts[status] += 1
-        print(f"{status:8}{case.name:58}{text}", flush=True)
+        print(f"{status:8}{case.name:58} {text}", flush=True)
     print(", ".join(f"{count} {status}" for status, count in counts.items()))
     return 0 if counts["ok"] and not counts["FAIL"] else 1
 
