@@ -3,6 +3,7 @@
     xlnet-jax train --config=configs/chnsenticorp.py --workdir=DIR --config.init_from=CHECKPOINT \\
         --config.data.folder=FOLDER
     xlnet-jax evaluate --workdir=DIR --checkpoint=best
+    xlnet-jax evaluate --workdir=DIR --checkpoint=best --config.data.dev=FOLDER/test.tsv
     xlnet-jax predict --workdir=DIR --checkpoint=best --input=new.tsv --output=answers.tsv
 
 FOLDER holds train.tsv, dev.tsv and test.tsv with the columns label and text_a. Length 256, batch

@@ -3,6 +3,7 @@
     xlnet-jax train --config=configs/ner.py --workdir=DIR --config.init_from=CHECKPOINT \\
         --config.data.train=eng.train --config.data.dev=eng.testa --config.data.test=eng.testb
     xlnet-jax evaluate --workdir=DIR --checkpoint=best
+    xlnet-jax evaluate --workdir=DIR --checkpoint=best --config.data.dev=eng.testb
     xlnet-jax predict --workdir=DIR --checkpoint=best --split=test --output=tags.tsv
 
 A file has a word a line, its tag in the last column (data.tag_column), and a blank line behind a

@@ -3,9 +3,10 @@
     xlnet-jax train --config=configs/race.py:RECIPE --workdir=DIR --config.init_from=CHECKPOINT \\
         --config.data.folder=RACE
     xlnet-jax evaluate --workdir=DIR --checkpoint=best
+    xlnet-jax evaluate --workdir=DIR --checkpoint=best --config.data.dev=RACE/test
     xlnet-jax predict --workdir=DIR --checkpoint=best --split=test --output=FOLDER
 
-FOLDER holds train, dev and test, each with middle and high; `--config.data.levels=middle` takes one
+RACE holds train, dev and test, each with middle and high; `--config.data.levels=middle` takes one
 of them. RECIPE is one of these; an example is a question with its four options, so four sequences.
 
     script    the authors' script for XLNet-Large: length 512, question and option 128, batch 32,

@@ -3,6 +3,7 @@
     xlnet-jax train --config=configs/xnli.py:LANGUAGE --workdir=DIR --config.init_from=CHECKPOINT \\
         --config.data.folder=FOLDER
     xlnet-jax evaluate --workdir=DIR --checkpoint=best
+    xlnet-jax evaluate --workdir=DIR --checkpoint=best --config.data.dev=FOLDER/xnli.test.tsv
     xlnet-jax predict --workdir=DIR --checkpoint=best --split=test --output=FOLDER
 
 LANGUAGE is zh (as in the Chinese-XLNet project's code: blanks are taken out of the text) or one of
@@ -30,8 +31,7 @@ def get_config(language: str = "zh") -> ConfigDict:
         known = ", ".join(name.removeprefix(_PREFIX) for name in names)
         raise ValueError(f"got {language!r}, wanted one of {known}")
     config = _text.text_config(_PREFIX + language)
-    config.data.text_a, config.data.text_b = "sentence1", "sentence2"
-    config.data.label = "gold_label"
+    config.data.text_a, config.data.text_b = "text_a", "text_b"  # in files for `predict --input`
     config.optimizer.warmup_steps = _STEPS // 10
     config.train.batch_size = 64
     config.train.epochs = 2.0

@@ -1,7 +1,9 @@
 """The original's own reading of RACE is compared in tests/parity."""
 
+import io
 import json
 import re
+import sys
 
 import pytest
 
@@ -43,6 +45,12 @@ def test_levels_and_order(write, tmp_path):
     assert {example.level for example in read_race(tmp_path, ("middle",))} == {"middle"}
     with pytest.raises(FileNotFoundError, match=r"no folder .*low \(config.data.levels\)"):
         list(read_race(tmp_path, ("low",)))
+
+
+def test_standard_input(monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(json.dumps(DATA).encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert [example.guid for example in read_race("-")] == ["stdin-0", "stdin-1"]
 
 
 def test_answers_may_be_missing(write):

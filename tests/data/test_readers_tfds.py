@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from xlnet_jax.data.readers import Columns
+from xlnet_jax.data.readers_rows import Oddities
 from xlnet_jax.data.readers_tfds import class_names, open_builder, read_tfds
+from xlnet_jax.tasks.text_config import TextDataConfig
+from xlnet_jax.tasks.text_splits import find_labels, open_split
 
 COLUMNS = Columns(("sentence",), ("other",), "label")
 TEXTS = ["fine film", "dull é", "no"]
@@ -68,6 +71,23 @@ def test_slices_hidden_labels_and_numbers(builder):
     assert second.text_a == every[1].text_a
     scores = Columns(("sentence",), (), "score")
     assert [e.label for e in by_number(builder, "train", scores, read_label=float)] == [0.5, 1, 2.5]
+
+
+def test_a_config_names_it(builder):
+    config = TextDataConfig(
+        name="tfds:tiny_reviews", tfds_data_dir=str(builder.data_path.parent.parent), train="train",
+        dev="test", text_a="sentence", text_b="other",
+    )  # fmt: skip
+    config.validate()
+    assert find_labels(config) == ("bad", "good")
+    assert len(list(open_split(config, "train", Oddities()))) == 3
+    with pytest.raises(
+        ValueError, match=r"config.data.test is empty; give a split of tfds:tiny_re"
+    ):
+        open_split(config, "test", Oddities())
+    numbers = dataclasses.replace(config, label="score", kind="regression")
+    assert find_labels(numbers) == ()
+    assert {e.label for e in open_split(numbers, "train", Oddities())} == {0.5, 1.0, 2.5}
 
 
 def test_what_is_not_there_is_named(builder, tmp_path):

@@ -145,6 +145,24 @@ def test_a_file_in_the_place_of_a_published_one_may_name_its_columns(write):
     ]  # fmt: skip
 
 
+def test_other_texts_are_cleaned_as_the_published_ones(write, monkeypatch):
+    path = write("new.tsv", "text_b\ttext_a\nb b\ta c\n")
+    config = TextDataConfig(
+        name="xnli/zh", folder=str(FILES / "XNLI"), test=path, text_a="text_a", text_b="text_b"
+    )
+    pair = [*TOKENIZER.encode("ac"), 4, *TOKENIZER.encode("bb"), 4, 3]
+    assert split(config, "test").tokens[0].tolist() == pair
+    feed(monkeypatch, "a c\tb b\n")
+    assert split(dataclasses.replace(config, test="-"), "test").tokens[0].tolist() == pair
+
+
+def test_xnli_files_in_each_others_place_are_of_one_language():
+    config = TextDataConfig(name="xnli/zh", folder=str(FILES / "XNLI"))
+    swapped = dataclasses.replace(config, dev=str(FILES / "XNLI/xnli.test.tsv"))
+    wanted = [row.tolist() for row in split(config, "test").tokens]
+    assert [row.tolist() for row in split(swapped, "dev").tokens] == wanted
+
+
 def feed(monkeypatch, text):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -36,13 +37,18 @@ class ChoiceExample(NamedTuple):
 def read_race(
     path: epath.PathLike, levels: Sequence[str] = LEVELS, *, encoding: str = "utf-8"
 ) -> Iterator[ChoiceExample]:
-    """Questions of one split in order: `path` holds a folder for each level, or is one JSON file.
+    """Questions of one split in order.
+
+    `path` holds a folder for each level, or is one JSON file ("-" for one on standard input).
 
     The original takes files in the order the file system gives, which is not defined; here by name.
 
     Raises FileNotFoundError, or ValueError that names the file and the place in its JSON.
     """
     root = epath.Path(path)
+    if os.fspath(path) == "-":
+        yield from _questions(sys.stdin.buffer.read().decode(encoding), "-", "stdin", "")
+        return
     if root.is_file():
         yield from _read_file(root, "", encoding)
         return
@@ -62,8 +68,12 @@ def read_race(
 
 
 def _read_file(file: epath.Path, level: str, encoding: str) -> Iterator[ChoiceExample]:
-    name = os.fspath(file)
-    text = read_text(file, encoding)
+    stem = f"{level}/{file.name}" if level else file.name
+    return _questions(read_text(file, encoding), os.fspath(file), stem, level)
+
+
+def _questions(text: str, name: str, stem: str, level: str) -> Iterator[ChoiceExample]:
+    """The questions of a file's text; `name` for messages, `stem` for guids."""
     try:
         data = json.loads(text)
     except ValueError as error:
@@ -79,7 +89,6 @@ def _read_file(file: epath.Path, level: str, encoding: str) -> Iterator[ChoiceEx
             raise ValueError(
                 f"{name}: {len(questions)} questions, but {len(values)} entries in {key!r}"
             )
-    stem = f"{level}/{file.name}" if level else file.name
     for number, (question, choices) in enumerate(zip(questions, options, strict=True)):
         where = f"{name}: questions[{number}]"
         if not isinstance(question, str) or not _is_texts(choices):

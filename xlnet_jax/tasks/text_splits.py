@@ -102,13 +102,16 @@ def _open_lines(
     config: TextDataConfig, rows: Iterator[Row], path: str, split: str
 ) -> Iterator[TextExample]:
     """A text a line, or two with a tab in between; a missing second text is an empty one."""
-    is_pair = bool(config.text_b) or _is_pair_set(config)
+    published = readers_published.find(config.name) if config.is_published else None
+    is_pair = bool(config.text_b) or (published is not None and bool(published.columns.text_b))
+    clean = _cleaner(config)
     number = -1
     for number, row in enumerate(rows):
         first, second = "\t".join(row.values), None
         if is_pair:
             first, _, second = first.partition("\t")
-        yield TextExample(f"{split}-{number}", first, second, None, path, row.line)
+            second = clean(second)
+        yield TextExample(f"{split}-{number}", clean(first), second, None, path, row.line)
     if number < 0:
         raise ValueError(f"{path} holds no examples")
 
@@ -125,12 +128,14 @@ def _read(
         oddities=oddities,
         encoding=config.encoding,
         read_label=label_reader(config.resolved_kind, config.label_separator),
+        clean_text=_cleaner(config),
         rows=rows,
     )
 
 
-def _is_pair_set(config: TextDataConfig) -> bool:
-    return config.is_published and bool(readers_published.find(config.name).columns.text_b)
+def _cleaner(config: TextDataConfig) -> Callable[[str], str]:
+    """What a published data set does to its texts is done to others in their place, too."""
+    return readers_published.find(config.name).clean_text if config.is_published else str
 
 
 def _open_tfds(config: TextDataConfig, split: str, key: str) -> Iterator[TextExample]:
