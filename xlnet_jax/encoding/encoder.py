@@ -297,7 +297,7 @@ def _put(
 def _words(text: str, states: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means [Y, words, D] of the states of each word's tokens, and the words' spans."""
     word, places = cutting.word_spans(text, spans)
-    sums = np.zeros((states.shape[0], len(places), states.shape[2]), np.float32)
-    for row, of in enumerate(word):
-        sums[:, of] += states[:, row]
-    return sums / np.bincount(word, minlength=len(places))[:, None].astype(np.float32), places
+    sums = np.zeros((len(places), states.shape[0], states.shape[2]), np.float32)
+    np.add.at(sums, word, states.swapaxes(0, 1))
+    counts = np.bincount(word, minlength=len(places)).astype(np.float32)
+    return (sums / counts[:, None, None]).swapaxes(0, 1), places
