@@ -63,6 +63,34 @@ def test_mask_is_a_function_of_seed_and_index():
     np.testing.assert_array_equal(kept[:3], mask(SEED, (3, *SHAPE[1:])))
 
 
+def test_rows_by_number_are_those_of_the_whole_batch():
+    """So that a batch worked off in parts has the masks of the whole."""
+    kept = mask(SEED)
+    with dropout.rows_numbered(jnp.asarray([5, 0, 2])):
+        np.testing.assert_array_equal(kept[[5, 0, 2]], mask(SEED, (3, *SHAPE[1:])))
+    with dropout.rows_numbered(jnp.asarray([1, 3])):  # two rows of choices each
+        np.testing.assert_array_equal(kept[[2, 3, 6, 7]], mask(SEED, (4, *SHAPE[1:])))
+
+
+def test_rows_along_other_axes():
+    """As in attention, where batch rows are the axes of direction and of rows a direction."""
+    seeds = dropout.row_seeds(SEED, 6)
+    seeds = seeds._replace(rows=seeds.rows.reshape(3, 2).T[:, None, :, None])
+    kept = np.asarray(dropout.keep_mask(seeds, (2, 16, 3, 32), 0.5))
+    whole = mask(SEED, (6, 16, 32))
+    for row in range(6):
+        np.testing.assert_array_equal(kept[row % 2, :, row // 2], whole[row])
+
+
+def test_an_array_without_rows():
+    kept = np.asarray(dropout.keep_mask(dropout.no_rows(SEED, 3), (2, 40, 50), 0.5))
+    assert_frequency(kept, 0.5)
+    assert_frequency(kept[0] ^ kept[1], 0.5)
+    with dropout.rows_numbered(jnp.asarray([5, 0])):
+        again = dropout.keep_mask(dropout.no_rows(SEED, 3), (2, 40, 50), 0.5)
+    np.testing.assert_array_equal(kept, again)
+
+
 def test_dropout_scales_what_it_keeps():
     x = jax.random.normal(jax.random.key(0), SHAPE)
     dropped = np.asarray(dropout.dropout(x, 0.2, SEED))

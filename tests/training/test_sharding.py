@@ -1,88 +1,190 @@
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Meshes, what may be cut and what not, and names for all parameters."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
+from xlnet_jax.model import heads, layout, parameter_axes, span_head
+from xlnet_jax.model.config import RunConfig, XLNetConfig
 from xlnet_jax.training import sharding
+from xlnet_jax.training.sharding import MeshConfig
 
-ROOT = Path(__file__).parents[2]
-
-# Ten steps on the devices that there are: losses, and checksums of the state at the start.
-RUN = """
-import functools, json, sys
-import jax, numpy as np, optax
-from tests.training.toy import ToyTask
-from xlnet_jax.training import sharding
-from xlnet_jax.training.state import fingerprints, make_state, state_shardings
-from xlnet_jax.training.step import make_train_step
-
-parts, group = map(int, sys.argv[1:])
-task, optimizer = ToyTask(64, group), optax.adam(0.05)
-mesh = sharding.make_mesh()
-rows = sharding.local_rows(mesh, 64)
-new_state = functools.partial(make_state, task, optimizer, 0)
-shardings = state_shardings(jax.eval_shape(new_state), mesh)
-state = jax.jit(new_state, out_shardings=shardings)()
-memory = np.arange(64 * 3, dtype=np.float32).reshape(1, 64, 1, 3) / 192
-state = state.replace(memory=jax.device_put(memory, shardings.memory))
-start = {k: int(v) for k, v in jax.jit(fingerprints)(state).items()}
-step = make_train_step(task, optimizer, seed=0, accumulation_steps=parts)
-step = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-losses = []
-for _, batch in zip(range(10), task.train_batches(0, rows)):
-    state = step(state, sharding.place_batch(batch, mesh))
-    losses.append(float(state.window.loss))
-print(json.dumps({
-    "devices": jax.device_count(),
-    "shards": len({str(s.index) for s in state.memory.addressable_shards}),
-    "start": start,
-    "losses": losses,
-}))
-"""
+NETWORK = XLNetConfig(
+    n_token=30, d_model=16, n_layer=2, n_head=4, d_head=4, d_inner=32, ff_activation="gelu"
+)
 
 
-def run(devices, parts, group):
-    ran = subprocess.run(
-        [sys.executable, "-c", RUN, str(parts), str(group)],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(ran.stdout)
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """As much of a device as a mesh wants to know."""
+
+    id: int
+    process_index: int = 0
+    platform: str = "cpu"
 
 
-@pytest.mark.parametrize(("parts", "group"), [(1, 1), (4, 2)])
-def test_eight_devices_train_like_one(parts, group):
-    one, eight = run(1, parts, group), run(8, parts, group)
-    assert (one["devices"], one["shards"]) == (1, 1)
-    assert (eight["devices"], eight["shards"]) == (8, 8)
-    assert one["start"] == eight["start"]  # checksums do not depend on the layout
-    assert len(one["losses"]) == 10
-    assert one["losses"][-1] < one["losses"][0]
-    np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
+def devices(count, processes=1):
+    return [Device(i, i * processes // count) for i in range(count)]
+
+
+def mesh(count=8, hosts=1, **axes):
+    return sharding.make_mesh(MeshConfig(**axes), devices(count, hosts))
 
 
 @pytest.mark.parametrize(
-    ("size", "group", "parts", "message"),
+    ("axes", "shape"),
     [
-        (6, 1, 1, "train.batch_size must be a multiple of 4 = 4 devices, got 6"),
-        (12, 2, 1, r"a multiple of 8 = 4 devices × 2 \(data.bi_data pairs rows\), got 12"),
-        (12, 1, 2, "a multiple of 8 = 4 devices × 2 train.accumulation_steps, got 12"),
-        (12, 2, 3, "a multiple of 24 = 4 devices × 3 train.accumulation_steps × 2 "),
+        ({}, (8, 1, 1)),
+        ({"fsdp": 4}, (2, 4, 1)),
+        ({"data": 1, "fsdp": -1, "model": 2}, (1, 4, 2)),
+        ({"data": 2, "fsdp": 2, "model": 2}, (2, 2, 2)),
+        ({"model": -1, "data": 1}, (1, 1, 8)),
     ],
 )
-def test_a_batch_that_cannot_be_cut_evenly(monkeypatch, size, group, parts, message):
-    monkeypatch.setattr(sharding.jax, "device_count", lambda: 4)
+def test_the_rest_of_the_devices(axes, shape):
+    made = mesh(**axes)
+    assert tuple(made.shape.values()) == shape
+    assert made.axis_names == ("data", "fsdp", "model")
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"fsdp": 3}, r"config.mesh is data -1, fsdp 3, model 1: 8 devices cannot be cut into 3"),
+        ({"fsdp": 16}, r"8 devices cannot be cut into 16; wanted axes whose product divides 8"),
+        ({"data": 2}, r"data 2, fsdp 1, model 1: 2 in all, but there are 8 devices; wanted a pro"),
+        ({"data": 0}, r"^mesh.data must be at least 1, or -1 for the rest, got 0$"),
+        ({"fsdp": -1}, r"only one axis of config.mesh may be -1 \(the rest\), got data -1, fsdp"),
+        ({"processes": -1}, r"^mesh.processes must be 0 or more, got -1$"),
+    ],
+)
+def test_a_mesh_that_does_not_fit(axes, message):
     with pytest.raises(ValueError, match=message):
-        sharding.check_batch_size("train.batch_size", size, group, parts)
-    sharding.check_batch_size("train.batch_size", 24, group, parts)
+        mesh(**axes)
+
+
+def test_fewer_processes_than_configured():
+    with pytest.raises(ValueError, match=r"mesh.processes is 4, but 1 take part; start the same"):
+        sharding.make_mesh(MeshConfig(processes=4))
+
+
+@pytest.mark.parametrize(
+    ("size", "group", "parts", "axes", "message"),
+    [
+        (6, 1, 1, {}, "train.batch_size must be a multiple of 4 = 4 devices, got 6"),
+        (12, 2, 1, {}, r"a multiple of 8 = 4 devices × 2 \(data.bi_data pairs rows\), got 12"),
+        (12, 1, 2, {}, "a multiple of 8 = 4 devices × 2 train.accumulation_steps, got 12"),
+        (12, 2, 3, {}, "a multiple of 24 = 4 devices × 3 train.accumulation_steps × 2 "),
+        (9, 1, 1, {"model": 2}, r"multiple of 2 = 2 \(mesh.data 2 × mesh.fsdp 1\), got 9"),
+        (9, 1, 1, {"fsdp": 4}, "multiple of 4 = 4 devices, got 9"),
+    ],
+)
+def test_a_batch_that_cannot_be_cut_evenly(size, group, parts, axes, message):
+    made = mesh(4, **axes)
+    with pytest.raises(ValueError, match=message):
+        sharding.check_batch_size("train.batch_size", size, group, parts, made)
+    sharding.check_batch_size("train.batch_size", 24, group, parts, made)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"model": 8}, r"mesh.model is 8, which does not divide model.n_head = 4; set --config.me"),
+        ({"fsdp": 32}, r"mesh.fsdp is 32, which does not divide model.d_model = 16"),
+    ],
+)
+def test_an_axis_that_has_nothing_to_cut(axes, message):
+    with pytest.raises(ValueError, match=message):
+        sharding.check_network(NETWORK, mesh(32, **axes))
+    sharding.check_network(NETWORK, mesh(32, model=4, fsdp=8))
 
 
 def test_one_process_feeds_all_rows():
     assert sharding.local_rows(sharding.make_mesh(), 6) == slice(0, 6)
+
+
+def test_every_process_feeds_a_block_of_rows():
+    assert sharding._feeds_blocks(mesh(8, 4, model=4))
+    assert sharding._feeds_blocks(mesh(8, 4, fsdp=2))
+    mixed = np.array(devices(8, 2))[[0, 4, 1, 5, 2, 6, 3, 7]].reshape(8, 1, 1)
+    assert not sharding._feeds_blocks(Mesh(mixed, sharding.AXES))
+
+
+def params_of(model, **inputs):
+    tokens = jnp.zeros((2, 4), jnp.int32)
+    return jax.eval_shape(lambda key: model.init(key, tokens, **inputs), jax.random.key(0))[
+        "params"
+    ]
+
+
+MODELS = {
+    "pretraining": lambda run: params_of(
+        heads.PermutationLanguageModel(NETWORK, run), query_tokens=jnp.zeros((2, 1), jnp.int32)
+    ),
+    "tied": lambda run: params_of(
+        heads.PermutationLanguageModel(dataclasses.replace(NETWORK, untie_r=False), run),
+        query_tokens=jnp.zeros((2, 1), jnp.int32),
+    ),
+    "classes": lambda run: params_of(heads.SequenceClassifier(NETWORK, run, 3)),
+    "pooled by attention": lambda run: params_of(
+        heads.SequenceClassifier(NETWORK, run, 3, summary_type="attn")
+    ),
+    "tags": lambda run: params_of(heads.TokenTagger(NETWORK, run, 5)),
+    "spans": lambda run: params_of(
+        span_head.SpanExtractor(NETWORK, run, answerability=True),
+        cls_positions=jnp.zeros(2, jnp.int32),
+        start_positions=jnp.zeros(2, jnp.int32),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_parameter_has_a_place(name):
+    params = MODELS[name](RunConfig())
+    made = mesh(8, fsdp=2, model=2)
+    places = sharding.params_shardings(params, made)
+    flat = {
+        "/".join(key.key for key in path): (leaf.shape, place.spec)
+        for (path, leaf), place in zip(
+            jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(places), strict=True
+        )
+    }
+    for path, (shape, spec) in flat.items():
+        for size, axis in zip(shape, spec, strict=False):
+            assert axis is None or size % made.shape[axis] == 0, path
+        if len(shape) > 1 + path.startswith("xlnet/layers"):  # all matrices are cut
+            assert any(spec), path
+    assert flat["xlnet/layers/attention/q"][1] == PartitionSpec(None, "fsdp", "model", None)
+    assert flat["xlnet/layers/feed_forward/kernel_2"][1] == PartitionSpec(None, "model", "fsdp")
+    assert flat["xlnet/word_embedding"][1] == PartitionSpec("model", "fsdp")
+    assert not any(flat["xlnet/layers/attention_norm/scale"][1])
+
+
+def test_a_parameter_without_a_name_is_an_error():
+    params = {"xlnet": {"new": jnp.zeros((4, 4))}}
+    with pytest.raises(ValueError, match="parameter xlnet/new is not in the table of model/param"):
+        sharding.params_shardings(params, mesh(8, fsdp=2))
+    with pytest.raises(ValueError, match="parameter lm_bias has 2 axes, the table says 'V'"):
+        parameter_axes.axes_of("lm_bias", 2)
+
+
+def test_what_cannot_be_cut_evenly_stays_whole():
+    params = {"xlnet": {"word_embedding": jnp.zeros((31, 16))}}
+    place = sharding.params_shardings(params, mesh(8, fsdp=2, model=2))["xlnet"]["word_embedding"]
+    assert place.spec == PartitionSpec(None, "fsdp")
+
+
+def test_only_this_file_names_mesh_axes():
+    """Model code speaks of letters; without a layout around it they change nothing."""
+    x = jnp.ones((2, 3))
+    assert layout.named(x, "BD") is x
+    seen = []
+    with layout.cut_by(layout.Layout(lambda x, letters: seen.append(letters) or x, True)):
+        layout.named(x, "BD")
+        assert layout.cuts_parameters()
+    assert seen == ["BD"]
+    assert not layout.cuts_parameters()

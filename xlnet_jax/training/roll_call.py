@@ -70,7 +70,8 @@ class _Line:
         self._number = 0
         self.name = ""
         self.heard = time.monotonic()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         lines = self._connection.makefile("r", encoding="utf-8")
@@ -112,10 +113,14 @@ class _Line:
             raise ConnectionError
         return message
 
-    def close(self) -> None:
-        """Ends the connection."""
+    def close(self, wait: float = 0.0) -> None:
+        """Ends the connection; waits so many seconds for the other side to do so first."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+        self._reader.join(wait)
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
         self._connection.close()
 
 
@@ -129,7 +134,7 @@ def meet(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
 
 def _gather(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
     deadline = time.monotonic() + timeout
-    claims, names, lines = {0: claim}, {0: place.name(0)}, {}
+    claims, names, lines, all_lines = {0: claim}, {0: place.name(0)}, {}, []
     try:
         listener = socket.create_server(("", place.port), backlog=place.num_processes)
     except OSError as error:
@@ -143,6 +148,7 @@ def _gather(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
             listener.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 line = _Line(listener.accept()[0])
+                all_lines.append(line)
                 hello = line.receive(min(deadline, time.monotonic() + GRACE))
                 number, line.name = int(hello["id"]), f"process {hello['id']} ({hello['host']})"
             except TimeoutError:
@@ -158,8 +164,10 @@ def _gather(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
                 )
             claims[number], names[number], lines[number] = hello["claim"], line.name, line
     problem = problem or _differences(claims, names)
-    for line in lines.values():
+    for line in all_lines:
         line.send("verdict", problem=problem)
+        if problem or line not in lines.values():
+            line.close(GRACE)
     if problem:
         _refuse(problem)
     return Watch(place, lines)
@@ -167,12 +175,15 @@ def _gather(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
 
 def _join(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
     deadline = time.monotonic() + timeout
+    line = None
     while True:
         try:
             line = _Line(socket.create_connection((place.host, place.port), timeout=SILENCE))
             line.send("hello", id=place.process_id, host=socket.gethostname(), claim=dict(claim))
             verdict = line.receive(time.monotonic() + timeout + GRACE)
         except OSError as error:
+            if line is not None:
+                line.close()
             if time.monotonic() > deadline:
                 raise TimeoutError(
                     f"{place.name(0)} did not answer on {place.coordinator} for {timeout:.0f} s"
@@ -182,6 +193,7 @@ def _join(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
             time.sleep(RETRY)
             continue
         if verdict["problem"]:
+            line.close()
             _refuse(verdict["problem"])
         line.name = place.name(0)
         return Watch(place, {0: line})
@@ -257,6 +269,8 @@ class Watch:
             self._farewell.wait()
         self._closed = True
         self._thread.join()
+        for line in self._lines.values():
+            line.close(GRACE if self._leads else 0.0)
 
     def _run(self) -> None:
         beaten = 0.0
