@@ -33,6 +33,7 @@ def text_config(name: str) -> ConfigDict:
     data.threshold = 0.0
     data.summary_type = "last"
     data.use_projection = True
+    data.count_padding = False
     config.checkpoint.best_metric = "dev_accuracy"
     return config
 

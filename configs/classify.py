@@ -23,7 +23,7 @@ rate 2e-5, 4,000 steps, 500 of warmup; accuracy 96.2 or more) and yelp5 (the pap
 512, batch 128, rate 1e-5, 10,000 steps, weight decay 0.01, epsilon 1e-6). The other csv sets have
 no published recipe and take that of yelp5; own has our choice of length 256, batch 32, rate 2e-5
 and three epochs. `NAME,behaviour=reference` trains as the original's code does (Adam without bias
-correction where weights decay).
+correction where weights decay; padding counts in summaries).
 """
 
 from ml_collections import ConfigDict
@@ -41,6 +41,7 @@ def get_config(arg: str = "own") -> ConfigDict:
     config.data.pad_to_multiple = 64
     if options["behaviour"] == "reference":
         config.optimizer.bias_correction = "reference"
+        config.data.count_padding = True
     if name == "own":
         config.data.max_seq_length = 256
         config.data.pad_to_multiple = 16

@@ -7,7 +7,7 @@
 
 The last line writes the table that GLUE's server takes (MNLI also wants --split=test_mismatched).
 `TASK,behaviour=reference` trains as the original's code does (Adam without bias correction where
-weights decay).
+weights decay; padding counts in summaries).
 
 TASK is one of the following, with the published scores on the development set: XLNet-Large of the
 paper (v2) / the released XLNet-Large / the released XLNet-Base.
@@ -56,6 +56,7 @@ def get_config(arg: str = "sst-2") -> ConfigDict:
     config.checkpoint.best_metric = f"dev_{metrics.get(task, 'accuracy')}"
     if options["behaviour"] == "reference":
         config.optimizer.bias_correction = "reference"
+        config.data.count_padding = True
     if task == "mnli":
         # The paper prints no warmup; this is that of the authors' scripts for SQuAD and RACE.
         _text.set_schedule(config, rate=2e-5, batch_size=128, steps=10_000, warmup_steps=1_000)

@@ -17,8 +17,8 @@ of them. RECIPE is one of these; an example is a question with its four options,
               88.6, high 84.0; test).
 
 None is ours. `RECIPE,behaviour=reference` trains as the original's code does (Adam without bias
-correction where weights decay). The original lets a text that needs no cut grow by the options
-before; that is always mended here.
+correction where weights decay; padding counts in summaries). The original lets a text that needs
+no cut grow by the options before; that is always mended here.
 """
 
 from ml_collections import ConfigDict
@@ -45,6 +45,7 @@ def get_config(arg: str = "script") -> ConfigDict:
     data.pad_to_multiple = 64
     data.summary_type = "last"
     data.use_projection = True
+    data.count_padding = False
     batch_size = BATCHES[recipe]
     _text.set_schedule(config, rate=2e-5, batch_size=batch_size, steps=12_000, warmup_steps=1_000)
     config.train.eval_every = 1_000
@@ -53,6 +54,7 @@ def get_config(arg: str = "script") -> ConfigDict:
     config.checkpoint.best_metric = "dev_accuracy"
     if options["behaviour"] == "reference":
         config.optimizer.bias_correction = "reference"
+        config.data.count_padding = True
     if recipe == "paper":
         config.optimizer.weight_decay = 0.01
     return config

@@ -145,6 +145,16 @@ def test_no_vocabulary_is_one_clear_line(folder):
         tiny_task.make(classification, tokenizer=None, train=str(folder / "train.tsv"))
     with pytest.raises(ValueError, match=r"config.data.summary_type is 'cls', wanted one of last"):
         tiny_task.make(classification, train="x", summary_type="cls")
+    with pytest.raises(ValueError, match=r"wanted config.data.pad_to_multiple 0, got 16"):
+        tiny_task.make(classification, train="x", summary_type="mean", count_padding=True)
+
+
+def test_padding_counts_in_the_summary_if_asked_for(folder):
+    options = {"train": str(folder / "train.tsv"), "summary_type": "mean", "pad_to_multiple": 0}
+    fixed, reference = (
+        tiny_task.make(classification, count_padding=choice, **options) for choice in (False, True)
+    )
+    assert (fixed.model.count_padding, reference.model.count_padding) == (False, True)
 
 
 def test_train_evaluate_and_predict_end_to_end(tmp_path, capsys):
@@ -173,10 +183,12 @@ def test_train_evaluate_and_predict_end_to_end(tmp_path, capsys):
     assert answers == ["river", "bridge", "bridge"]
 
 
-def test_recipes_with_behaviours_differ_in_the_optimizer_alone():
+def test_recipes_with_behaviours_differ_in_the_optimizer_and_in_padding():
     for module, name in ((glue, "mnli"), (classify, "yelp5")):
         fixed, reference = (module.get_config(f"{name},behaviour={b}").to_dict() for b in
                             ("fixed", "reference"))  # fmt: skip
         assert reference["optimizer"].pop("bias_correction") == "reference"
         assert fixed["optimizer"].pop("bias_correction") == "always"
+        assert reference["data"].pop("count_padding") is True
+        assert fixed["data"].pop("count_padding") is False
         assert fixed == reference

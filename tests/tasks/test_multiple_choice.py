@@ -155,6 +155,10 @@ def test_letters_are_predicted(task, tmp_path):
         ({}, "config.data.folder is empty; give the folder of RACE"),
         ({"folder": "x", "levels": "low"}, "config.data.levels is 'low', wanted one of middle, hi"),
         ({"folder": "x", "summary_type": "max"}, "config.data.summary_type is 'max'"),
+        (
+            {"folder": "x", "summary_type": "first", "count_padding": True},
+            "config.data.count_padding=True makes summary_type 'first' depend on the padded length",
+        ),
         ({"folder": "x", "max_question_length": 510}, "wanted 1 to 509 (config.data.max_seq_leng"),
         ({"folder": "x", "pad_to_multiple": -1}, "config.data.pad_to_multiple is -1"),
     ],

@@ -13,12 +13,11 @@ from jaxtyping import Array, Float
 from xlnet_jax.data.readers_rows import Oddities
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.heads import SequenceClassifier
-from xlnet_jax.model.summary import SUMMARY_TYPES
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.finetuning import Features, FineTuningTask
 from xlnet_jax.tasks.prediction_files import say, write_predictions
 from xlnet_jax.tasks.task import Batch, Context, Params
-from xlnet_jax.tasks.text_config import TextDataConfig, tokenizer_of
+from xlnet_jax.tasks.text_config import TextDataConfig, tokenizer_of, validate_summary
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
 from xlnet_jax.tasks.text_splits import (
     TextSplit,
@@ -46,20 +45,19 @@ class DataConfig(TextDataConfig):
             the original).
         summary_type: "last", "first", "mean" or "attn"; see `model.summary`.
         use_projection: dense and tanh behind the summary.
+        count_padding: whether padding counts in the summaries "first" and "mean", as in the
+            original; needs `pad_to_multiple` 0. False takes them over the text alone.
     """
 
     threshold: float = 0.0
     summary_type: str = "last"
     use_projection: bool = True
+    count_padding: bool = False
 
     def validate(self) -> None:
         """Raises ValueError naming the key that does not fit."""
         super().validate()
-        if self.summary_type not in SUMMARY_TYPES:
-            raise ValueError(
-                f"config.data.summary_type is {self.summary_type!r}, wanted one of"
-                f" {', '.join(SUMMARY_TYPES)}"
-            )
+        validate_summary(self.summary_type, self.count_padding, self.pad_to_multiple)
 
 
 class ClassificationTask(FineTuningTask):
@@ -82,7 +80,12 @@ class ClassificationTask(FineTuningTask):
         self.labels = find_labels(data)
         self.eval_splits = evaluation_splits(data)
         self.model = SequenceClassifier(
-            self.network, self.run, len(self.labels) or 1, data.summary_type, data.use_projection
+            self.network,
+            self.run,
+            len(self.labels) or 1,
+            data.summary_type,
+            data.use_projection,
+            data.count_padding,
         )
         self._splits: dict[str, TextSplit] = {}
 

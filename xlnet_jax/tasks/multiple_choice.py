@@ -18,13 +18,12 @@ from jaxtyping import Array, Float
 from xlnet_jax.data.readers_race import LEVELS, read_race
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.heads import MultipleChoice
-from xlnet_jax.model.summary import SUMMARY_TYPES
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.choice_features import Choices, ChoiceSplit, make_split
 from xlnet_jax.tasks.finetuning import Features, FineTuningTask
 from xlnet_jax.tasks.prediction_files import write_predictions
 from xlnet_jax.tasks.task import Batch, Context, Params
-from xlnet_jax.tasks.text_config import tokenizer_of
+from xlnet_jax.tasks.text_config import tokenizer_of, validate_summary
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -45,6 +44,8 @@ class DataConfig:
         pad_to_multiple: sequences of a batch are padded to a multiple of this; 0 pads all to
             `max_seq_length`.
         summary_type, use_projection: see `model.summary`.
+        count_padding: whether padding counts in the summaries "first" and "mean", as in the
+            original; needs `pad_to_multiple` 0. False takes them over the text alone.
     """
 
     folder: str = ""
@@ -59,6 +60,7 @@ class DataConfig:
     pad_to_multiple: int = 64
     summary_type: str = "last"
     use_projection: bool = True
+    count_padding: bool = False
 
     def validate(self) -> None:
         """Raises ValueError naming the key that does not fit."""
@@ -66,12 +68,11 @@ class DataConfig:
             raise ValueError(
                 "config.data.folder is empty; give the folder of RACE, with train, dev and test"
             )
-        for key, allowed in (("levels", (*LEVELS, "both")), ("summary_type", SUMMARY_TYPES)):
-            if getattr(self, key) not in allowed:
-                raise ValueError(
-                    f"config.data.{key} is {getattr(self, key)!r}, wanted one of"
-                    f" {', '.join(allowed)}"
-                )
+        if self.levels not in (*LEVELS, "both"):
+            raise ValueError(
+                f"config.data.levels is {self.levels!r}, wanted one of"
+                f" {', '.join((*LEVELS, 'both'))}"
+            )
         if not 1 <= self.max_question_length <= self.max_seq_length - 3:
             raise ValueError(
                 f"config.data.max_question_length is {self.max_question_length}, wanted 1 to"
@@ -81,6 +82,7 @@ class DataConfig:
             raise ValueError(
                 f"config.data.pad_to_multiple is {self.pad_to_multiple}, wanted at least 0"
             )
+        validate_summary(self.summary_type, self.count_padding, self.pad_to_multiple)
 
     def path(self, split: str) -> str:
         """Folder or file of a split; raises ValueError if the config gives none."""
@@ -102,7 +104,9 @@ class MultipleChoiceTask(FineTuningTask):
         )
         self.data = data
         self.eval_splits = ("dev",) if data.dev or data.folder else ()
-        self.model = MultipleChoice(self.network, self.run, data.summary_type, data.use_projection)
+        self.model = MultipleChoice(
+            self.network, self.run, data.summary_type, data.use_projection, data.count_padding
+        )
         self._splits: dict[str, ChoiceSplit] = {}
 
     def read(self, split: str) -> ChoiceSplit:

@@ -8,10 +8,25 @@ from xlnet_jax.data import readers_published
 from xlnet_jax.data.readers import Columns
 from xlnet_jax.data.readers_rows import FORMS
 from xlnet_jax.data.tokenizer import Tokenizer
+from xlnet_jax.model.summary import SUMMARY_TYPES
 from xlnet_jax.tasks.task import Context
 
 KINDS = ("classification", "regression", "multi_label")
 TFDS = "tfds:"
+
+
+def validate_summary(summary_type: str, count_padding: bool, pad_to_multiple: int) -> None:
+    """Raises ValueError naming the key of section `data` that does not fit the summary."""
+    if summary_type not in SUMMARY_TYPES:
+        raise ValueError(
+            f"config.data.summary_type is {summary_type!r}, wanted one of"
+            f" {', '.join(SUMMARY_TYPES)}"
+        )
+    if count_padding and summary_type in ("first", "mean") and pad_to_multiple:
+        raise ValueError(
+            f"config.data.count_padding=True makes summary_type {summary_type!r} depend on the"
+            f" padded length: wanted config.data.pad_to_multiple 0, got {pad_to_multiple}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
