@@ -53,8 +53,44 @@ def run(*command: str) -> str:
     return last
 
 
-def fine_tune(workdir: Path, model: Path, labelled: Path, epochs: float) -> dict[str, float]:
+def make_anew(workdir: Path) -> None:
+    """Clears what an earlier demo left, and nothing else."""
+    if workdir.exists() and not (workdir / "text").is_dir() and any(workdir.iterdir()):
+        raise SystemExit(
+            f"--workdir={workdir} holds something else than an earlier demo; give another"
+        )
+    shutil.rmtree(workdir, ignore_errors=True)
+
+
+def pretrain(workdir: Path, steps: int) -> dict[str, float]:
+    """Text, vocabulary, shards and a pretrained model; its evaluation."""
+    text, shards, model = workdir / "text" / "python.txt", workdir / "shards", workdir / "model"
+    labelled = workdir / "docstrings"
+    counts = demo_docstrings.write_examples(labelled)
+    lines = (labelled / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    write_text(text, [json.loads(line)["text"] for line in lines])
+    print(f"wrote {text}: {text.stat().st_size:,} bytes of Python's documentation")
+    print(f"wrote {labelled}: {counts['train']:,} + {counts['dev']:,} docstrings with their area")
+
+    prefix, source = workdir / "spiece", f"--input={text}"
+    run("vocab", source, f"--output_prefix={prefix}", f"--vocab_size={VOCAB_SIZE}")
+    vocabulary, heldout = f"--spiece_model={prefix}.model", f"--heldout_every={HELDOUT_EVERY}"
+    run("corpus", source, vocabulary, f"--output_dir={shards}", heldout)
+    data = (f"--config.data.train={shards}", f"--config.data.heldout={shards}/heldout")
+    shorter: tuple[str, ...] = ()
+    if steps:
+        warmup = max(1, steps // 10)
+        shorter = (
+            f"--config.train.steps={steps}",
+            f"--config.optimizer.warmup_steps={warmup}",
+        )
+    run("train", "--config=configs/demo.py", f"--workdir={model}", *data, *shorter)
+    return json.loads(run("evaluate", f"--workdir={model}"))
+
+
+def fine_tune(workdir: Path, epochs: float) -> dict[str, float]:
     """Held-out accuracy of a classifier that starts pretrained, and of one at random."""
+    model, labelled = workdir / "model", workdir / "docstrings"
     data = [f"--config.data.{split}={labelled / split}.jsonl" for split in ("train", "dev")]
     starts = {
         "pretrained": [f"--config.init_from={model}"],
@@ -77,6 +113,34 @@ def fine_tune(workdir: Path, model: Path, labelled: Path, epochs: float) -> dict
     return accuracy
 
 
+def report(
+    workdir: Path, result: dict[str, float], accuracy: dict[str, float], seconds: float
+) -> None:
+    """The figures in words, and as one JSON object."""
+    model = workdir / "model"
+    config = json.loads((model / "config.json").read_text())
+    with (model / "metrics.csv").open() as file:
+        first = next(float(row["loss"]) for row in csv.DictReader(file) if row["loss"])
+    below = result["unigram_entropy"] - result["heldout_loss"]
+    print(f"\ntraining loss at the first report   {first:.3f} nats a target")
+    print(f"unigram entropy of held-out targets {result['unigram_entropy']:.3f}")
+    print(f"held-out loss                       {result['heldout_loss']:.3f}  ({below:.3f} below)")
+    for name, value in accuracy.items():
+        print(f"{'accuracy from ' + name + ' weights':35} {value:.3f} on held-out docstrings")
+    print(f"curves: {model / 'curves.png'}   checkpoints: {model / 'checkpoints'}")
+    per_step = config["train"]["batch_size"] * config["data"]["seq_len"]
+    summary = {
+        "heldout_loss": result["heldout_loss"],
+        "unigram_entropy": result["unigram_entropy"],
+        "steps": result["step"],
+        "train_tokens": result["step"] * per_step,
+        "seconds": round(seconds, 1),
+        "workdir": str(workdir),
+        **{f"accuracy_{name}": round(value, 4) for name, value in accuracy.items()},
+    }
+    print(json.dumps(summary))
+
+
 def main() -> None:
     """Every step from text to a classifier; the last line is one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m xlnet_jax.demo", description=__doc__)
@@ -92,60 +156,10 @@ def main() -> None:
     )
     args = parser.parse_args()
     start = time.monotonic()
-    workdir: Path = args.workdir
-    if workdir.exists() and not (workdir / "text").is_dir() and any(workdir.iterdir()):
-        raise SystemExit(
-            f"--workdir={workdir} holds something else than an earlier demo; give another"
-        )
-    shutil.rmtree(workdir, ignore_errors=True)
-    text, shards, model = workdir / "text" / "python.txt", workdir / "shards", workdir / "model"
-    labelled = workdir / "docstrings"
-    counts = demo_docstrings.write_examples(labelled)
-    lines = (labelled / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    write_text(text, [json.loads(line)["text"] for line in lines])
-    print(f"wrote {text}: {text.stat().st_size:,} bytes of Python's documentation")
-    print(f"wrote {labelled}: {counts['train']:,} + {counts['dev']:,} docstrings with their area")
-
-    prefix, source = workdir / "spiece", f"--input={text}"
-    run("vocab", source, f"--output_prefix={prefix}", f"--vocab_size={VOCAB_SIZE}")
-    vocabulary, heldout = f"--spiece_model={prefix}.model", f"--heldout_every={HELDOUT_EVERY}"
-    run("corpus", source, vocabulary, f"--output_dir={shards}", heldout)
-    data = (f"--config.data.train={shards}", f"--config.data.heldout={shards}/heldout")
-    shorter: tuple[str, ...] = ()
-    if args.steps:
-        warmup = max(1, args.steps // 10)
-        shorter = (
-            f"--config.train.steps={args.steps}",
-            f"--config.optimizer.warmup_steps={warmup}",
-        )
-    run("train", "--config=configs/demo.py", f"--workdir={model}", *data, *shorter)
-    result = json.loads(run("evaluate", f"--workdir={model}"))
-
-    accuracy = fine_tune(workdir, model, labelled, args.finetune_epochs)
-
-    config = json.loads((model / "config.json").read_text())
-    with (model / "metrics.csv").open() as file:
-        first = next(float(row["loss"]) for row in csv.DictReader(file) if row["loss"])
-    below = result["unigram_entropy"] - result["heldout_loss"]
-    print(f"\ntraining loss at the first report   {first:.3f} nats a target")
-    print(f"unigram entropy of held-out targets {result['unigram_entropy']:.3f}")
-    print(f"held-out loss                       {result['heldout_loss']:.3f}  ({below:.3f} below)")
-    for name, value in accuracy.items():
-        print(
-            f"{'accuracy from ' + name + ' weights':35} {value:.3f} on {counts['dev']} docstrings"
-        )
-    print(f"curves: {model / 'curves.png'}   checkpoints: {model / 'checkpoints'}")
-    per_step = config["train"]["batch_size"] * config["data"]["seq_len"]
-    summary = {
-        "heldout_loss": result["heldout_loss"],
-        "unigram_entropy": result["unigram_entropy"],
-        "steps": result["step"],
-        "train_tokens": result["step"] * per_step,
-        "seconds": round(time.monotonic() - start, 1),
-        "workdir": str(workdir),
-        **{f"accuracy_{name}": round(value, 4) for name, value in accuracy.items()},
-    }
-    print(json.dumps(summary))
+    make_anew(args.workdir)
+    pretrained = pretrain(args.workdir, args.steps)
+    accuracy = fine_tune(args.workdir, args.finetune_epochs)
+    report(args.workdir, pretrained, accuracy, time.monotonic() - start)
 
 
 if __name__ == "__main__":
