@@ -4,10 +4,15 @@
 `--config.a.b=VALUE`, with `--config.a.b VALUE`, and `--config.a.b` or `--noconfig.a.b` for
 booleans, read by `ml_collections.config_flags`. Everything a user can get wrong here ends in a
 ValueError or OSError of one line that names the key or file.
+
+The project's own recipes, configs/NAME.py, are found from any folder: beside the package, or where
+its installation put them.
 """
 
 import ast
+import contextlib
 import difflib
+import importlib.metadata
 import importlib.util
 import inspect
 import json
@@ -39,7 +44,12 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """
     path, colon, arg = spec.partition(":")
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"--config={spec}: no file {path!r}, wanted FILE.py or FILE.py:ARG")
+        found = next(filter(os.path.isfile, _own_places(path)), None)
+        if found is None:
+            raise FileNotFoundError(
+                f"--config={spec}: no file {path!r}, wanted FILE.py or FILE.py:ARG"
+            )
+        path = found
     return _finish(_call_get_config(path, arg if colon else None), overrides, spec)
 
 
@@ -76,6 +86,17 @@ def leaf_keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
+def _own_places(path: str) -> Iterator[str]:
+    """Where "configs/NAME.py" may lie if not in this folder."""
+    if os.path.dirname(path) != "configs":
+        return
+    yield os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), path)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("xlnet-jax") or ():
+            if file.match(f"share/xlnet-jax/{path}"):
+                yield os.fspath(file.locate())
+
+
 def _finish(config: ConfigDict, overrides: Sequence[str], spec: str) -> ConfigDict:
     for key, text in _split_overrides(overrides):
         _check_key(config, key, spec)
@@ -90,7 +111,10 @@ def _call_get_config(path: str, arg: str | None) -> ConfigDict:
         raise ValueError(f"--config={path}: wanted a Python file, name ending in .py")
     module = importlib.util.module_from_spec(spec)
     beside = os.path.dirname(os.path.dirname(os.path.abspath(path)))
-    sys.path.insert(0, beside)  # so that a config may build on another: `from configs import ...`
+    own = filter(os.path.isfile, _own_places(os.path.join("configs", "__init__.py")))
+    # So that a config may build on another of its folder or of ours: `from configs import ...`.
+    added = [beside, *(os.path.dirname(os.path.dirname(file)) for file in own)]
+    sys.path[:0] = added
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
@@ -104,7 +128,8 @@ def _call_get_config(path: str, arg: str | None) -> ConfigDict:
     except Exception as error:  # a user's code may raise anything
         raise ValueError(f"--config={path}{_line_of(error, path)}: {_one_line(error)}") from error
     finally:
-        sys.path.remove(beside)
+        for folder in added:
+            sys.path.remove(folder)
     return config
 
 

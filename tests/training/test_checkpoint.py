@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
 
 from tests.training.toy import ToyTask
+from xlnet_jax.convert import orbax_folder
 from xlnet_jax.training import sharding
 from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer, abstract_state
 from xlnet_jax.training.state import make_state, state_shardings
@@ -28,7 +30,7 @@ def toy():
     task, optimizer = ToyTask(4), optax.adam(0.05)
     new_state = functools.partial(make_state, task, optimizer, 0)
     abstract = jax.eval_shape(new_state)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    mesh = sharding.make_mesh()
     step = jax.jit(make_train_step(task, optimizer, seed=0, report_every=5), donate_argnums=0)
     return new_state, step, task.batch, abstract_state(abstract, state_shardings(abstract, mesh))
 
@@ -82,6 +84,14 @@ def workdir(saved, tmp_path):
 def files_of(workdir, step):
     folder = workdir / "checkpoints" / str(step)
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def test_a_work_directory_seen_from_the_current_folder(toy, workdir, monkeypatch):
+    monkeypatch.chdir(workdir.parent)
+    save(Path(workdir.name), toy, [8])
+    assert restore(Path(workdir.name), toy).step == 8
+    read = orbax_folder.read_checkpoint(epath.Path(workdir.name), 8)
+    assert read.arrays
 
 
 def test_round_trip_keeps_every_bit(toy, workdir):

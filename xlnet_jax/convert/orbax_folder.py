@@ -16,6 +16,8 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from xlnet_jax.data.storage import absolute
+
 INFO_NAME = "convert.json"
 PARAMS, OPTIMIZER = "params", "optimizer"
 CHECKPOINTS = "checkpoints"  # as training.checkpoint.FOLDER
@@ -130,7 +132,7 @@ def _read_items(folder: epath.Path, names: list[str]) -> dict[str, np.ndarray]:
 
     arrays: dict[str, np.ndarray] = {}
     for name in names:
-        item = folder / name
+        item = absolute(folder) / name
         try:
             handler = ocp.PyTreeCheckpointHandler()
             tree = handler.metadata(item).tree

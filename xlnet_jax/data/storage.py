@@ -15,6 +15,12 @@ def is_local(path: epath.Path) -> bool:
     return "://" not in os.fspath(path)
 
 
+def absolute(path: str | os.PathLike[str]) -> epath.Path:
+    """The path from the root, as Orbax wants paths; a place in a bucket as it is."""
+    place = epath.Path(path)
+    return epath.Path(os.path.abspath(place)) if is_local(place) else place
+
+
 def write_atomic(path: epath.Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Writes a file that readers see complete or not at all, even after a power cut.
 

@@ -18,12 +18,18 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
 
+from xlnet_jax.data import storage
+from xlnet_jax.training import agreement
 from xlnet_jax.training.state import TrainState, fingerprints
 
 FORMAT = 1
+_HANDLERS = {
+    "params": ocp.StandardCheckpointHandler,
+    "rest": ocp.StandardCheckpointHandler,
+    "info": ocp.JsonCheckpointHandler,
+}
 FOLDER = "checkpoints"
 DAMAGED_FOLDER = "damaged_checkpoints"
 
@@ -78,7 +84,7 @@ class Checkpointer:
     """The checkpoints of one work directory."""
 
     def __init__(self, workdir: str, config: CheckpointConfig, *, read_only: bool = False):
-        self.directory = epath.Path(workdir) / FOLDER
+        self.directory = storage.absolute(workdir) / FOLDER
         if read_only and not self.directory.is_dir():
             raise FileNotFoundError(f"no checkpoints in --workdir={workdir}; train first")
         options = ocp.CheckpointManagerOptions(
@@ -189,15 +195,18 @@ class Checkpointer:
         self, candidates: list[int], wanted: Any, check: Callable[[Mapping[str, Any]], None]
     ) -> Restored | None:
         skipped: list[str] = []
-        for candidate in candidates:
+        for candidate in agreement.of_process_0(candidates):
             info = _attempt(self._info, candidate)
-            if isinstance(info, str):
-                skipped.append(info)
+            if problem := agreement.first_problem(info):
+                skipped.append(problem)
                 continue
             check(info["stored"])
             tree = _attempt(functools.partial(self._read, wanted=wanted, info=info), candidate)
-            if isinstance(tree, str):
-                skipped.append(tree)
+            if not (problem := agreement.first_problem(tree)):
+                tree = _attempt(functools.partial(self._verify, tree, wanted, info), candidate)
+                problem = agreement.first_problem(tree)
+            if problem:
+                skipped.append(problem)
                 continue
             self._damaged = [step for step in candidates if step > candidate]
             return Restored(candidate, tree, info["stored"], tuple(skipped))
@@ -210,15 +219,29 @@ class Checkpointer:
 
     def _info(self, step: int) -> Info:
         args = ocp.args.Composite(info=ocp.args.JsonRestore())
-        info = self._manager.restore(step, args=args)["info"]
+        info = self._restore(step, args)["info"]
         if info.get("format") != FORMAT:
             raise ValueError(f"format {info.get('format')}, this program reads format {FORMAT}")
         if missing := {"checksums", "dtypes", "stored"} - info.keys():
             raise ValueError(f"info lacks {', '.join(sorted(missing))}")
         return info
 
+    def _restore(self, step: int, args: ocp.args.Composite) -> Any:
+        """Reads without waiting for other processes, which may fail where this one does not."""
+        if jax.process_count() == 1:
+            return self._manager.restore(step, args=args)
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(own, {own}, f"process_{own}")
+        handlers = {
+            name: _HANDLERS[name](multiprocessing_options=alone)
+            for name in args.keys()  # noqa: SIM118
+        }
+        handler = ocp.CompositeCheckpointHandler(**handlers)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+            return reader.restore(self.directory / str(step), args=args)
+
     def _read(self, step: int, wanted: Any, info: Info) -> Any:
-        """The wanted parts, read with the types of the save, verified, then in their own types."""
+        """The wanted parts as they were saved, in the places wanted."""
         abstract = jax.tree_util.tree_map_with_path(
             lambda path, leaf: jax.ShapeDtypeStruct(
                 leaf.shape,
@@ -228,8 +251,12 @@ class Checkpointer:
             wanted,
         )
         items = {name: ocp.args.StandardRestore(part) for name, part in abstract.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        parts = {name: restored[name] for name in items}
+        restored = self._restore(step, ocp.args.Composite(**items))
+        return {name: restored[name] for name in items}
+
+    def _verify(self, parts: Any, wanted: Any, info: Info, step: int) -> Any:
+        """The parts in the types wanted, if they are what was saved."""
+        del step
         got = jax.device_get(self._fingerprints(parts))
         wrong = [path for path, sum_ in got.items() if int(sum_) != info["checksums"].get(path)]
         if wrong:

@@ -1,0 +1,51 @@
+"""Where the project's own recipes are found; the rest of config_files is tested by the commands."""
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from xlnet_jax import config_files
+
+BUILDING_ON_OURS = """
+from configs import pretrain
+
+def get_config():
+    config = pretrain.get_config("tiny")
+    config.seed = 7
+    return config
+"""
+
+
+def test_recipes_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = config_files.load("configs/pretrain.py:tiny", ["--config.seed=3"])
+    assert (config.task, config.seed) == ("pretraining", 3)
+    (tmp_path / "own.py").write_text(BUILDING_ON_OURS)
+    assert config_files.load("own.py").seed == 7
+    with pytest.raises(FileNotFoundError, match=r"no file 'configs/none.py', wanted FILE.py"):
+        config_files.load("configs/none.py")
+    with pytest.raises(FileNotFoundError, match=r"no file 'pretrain.py'"):
+        config_files.load("pretrain.py")
+
+
+def test_a_recipe_of_this_folder_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "pretrain.py").write_text(
+        "import ml_collections as ml\ndef get_config():\n    return ml.ConfigDict({'a': 1})\n"
+    )
+    assert config_files.load("configs/pretrain.py").to_dict() == {"a": 1}
+
+
+def test_recipes_of_an_installed_package(tmp_path, monkeypatch):
+    place = "share/xlnet-jax/configs/installed.py"
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text(BUILDING_ON_OURS)
+
+    class Listed(importlib.metadata.PackagePath):
+        def locate(self):
+            return Path(tmp_path / self)
+
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: [Listed(place)])
+    assert config_files.load("configs/installed.py").seed == 7
