@@ -21,12 +21,12 @@ STEPS = 60
 A_MINUTE = 60
 
 
-def start(workdir, count):
+def start(workdir, count, blind=None):
     command = [sys.executable, "-m", "tests.training.toy_processes", str(workdir), str(STEPS)]
     port = str(free_port())
     return [
         subprocess.Popen(
-            [*command, port, str(count), str(process_id)],
+            [*command, port, str(count), str(process_id), *(["blind"] * (process_id == blind))],
             env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -102,9 +102,9 @@ def test_killed_at_random_all_stop_and_all_go_on(tmp_path, undisturbed):
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_sigterm_on_any_process_saves_everywhere_and_exits_0(tmp_path):
+def test_sigterm_on_any_process_saves_everywhere_and_exits_0(tmp_path, undisturbed):
     processes = start(tmp_path, 2)
-    wait_for(tmp_path, 5, processes)
+    wait_for(tmp_path, 10, processes)
     processes[random.Random(time.time_ns()).randrange(2)].terminate()
     statuses, shown = finish(processes)
     assert statuses == [0, 0], shown
@@ -112,3 +112,12 @@ def test_sigterm_on_any_process_saves_everywhere_and_exits_0(tmp_path):
     assert stopped_at < STEPS
     assert f"SIGTERM: stopped at step {stopped_at}; all of it is saved" in shown[0]
     assert int(toy_processes.newest_state(str(tmp_path)).step) == stopped_at
+
+    # All take the same checkpoint, also if only one of them cannot read the newest.
+    before = saved(tmp_path)[-2]
+    processes = start(tmp_path, 2, blind=1)
+    statuses, shown = finish(processes)
+    assert statuses == [0, 0], shown
+    assert f"begins at step {before}\n" in shown[0]
+    assert f"step {stopped_at}: OSError: cannot see that (on process 1)" in shown[0]
+    assert_same_run(tmp_path, undisturbed)

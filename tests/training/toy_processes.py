@@ -1,6 +1,8 @@
 """The loop on the toy task, as one of several processes; run as a program.
 
-python -m tests.training.toy_processes WORKDIR STEPS [PORT NUM_PROCESSES PROCESS_ID]
+python -m tests.training.toy_processes WORKDIR STEPS PORT NUM_PROCESSES PROCESS_ID [BLIND]
+
+A blind process cannot read the newest checkpoint.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ import optax
 
 from tests.training import tiny_xlnet
 from tests.training.toy import ToyTask
-from xlnet_jax.training import distributed, sharding, workdir
+from xlnet_jax.training import agreement, distributed, sharding, workdir
 from xlnet_jax.training.best import BestKeeper
 from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer, abstract_state
 from xlnet_jax.training.loop import Loop
@@ -68,6 +70,8 @@ def run(folder, steps, pause=0.0):
         first = int(state.step)
         reporter = Reporter(folder, config.report, train_steps=steps, start_step=first)
         reporter.say(f"begins at step {first}")
+        for line in found.skipped if found else ():
+            reporter.say(line)
         best = BestKeeper(folder, config.checkpoint)
         loop = Loop(
             settings=config, task=task, mesh=mesh, train_step=step, evaluate=None,
@@ -80,13 +84,23 @@ def run(folder, steps, pause=0.0):
 
 
 def main():
-    folder, steps, *rest = sys.argv[1:]
-    place = None
-    if rest:
-        port, num_processes, process_id = map(int, rest)
-        place = Place("127.0.0.1", port, num_processes, process_id)
+    folder, *numbers = sys.argv[1:6]
+    steps, port, num_processes, process_id = map(int, numbers)
+    place = Place("127.0.0.1", port, num_processes, process_id)
+    if sys.argv[6:]:
+        Checkpointer._read = blind(Checkpointer._read)
     with distributed.session(place, {}, workdir=folder, timeout=200, exit_status=lambda error: 1):
-        run(folder, int(steps), pause=0.1)
+        agreement.check_shared(folder)
+        run(folder, steps, pause=0.1)
+
+
+def blind(read):
+    def read_all_but_the_newest(self, step, wanted, info):
+        if step == self.steps()[-1]:
+            raise OSError("cannot see that")
+        return read(self, step, wanted, info)
+
+    return read_all_but_the_newest
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from xlnet_jax.convert import model_files
 from xlnet_jax.convert.moments import load_moments
 from xlnet_jax.convert.pretrained import merge_params
 from xlnet_jax.tasks.task import Task, can_predict
-from xlnet_jax.training import continuation, reporting, setup, sharding, workdir
+from xlnet_jax.training import agreement, continuation, reporting, setup, sharding, workdir
 from xlnet_jax.training.best import BestKeeper, best_folder
 from xlnet_jax.training.checkpoint import Checkpointer, Restored, abstract_state
 from xlnet_jax.training.evaluation import Predictor, make_evaluator
@@ -36,6 +36,7 @@ def train(config: Mapping[str, Any], folder: str) -> dict[str, float]:
     # 1. The config, checked as a whole, before anything is made or read.
     settings = parse(config)
     with workdir.claim(folder):
+        agreement.check_shared(folder)
         # 2. What to start from, and the data, compared with the config and with each other.
         foundation = setup.find_foundation(settings, folder)
         task = setup.make_task(settings, foundation)
