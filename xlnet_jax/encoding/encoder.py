@@ -222,8 +222,10 @@ class XLNet:
             mem_len=(options.mem_len or options.length) if options.long == "memory" else 0,
         )
         network = transformer.XLNet(self.config, run)
+        num_rows = len(texts) if options.long == "memory" else sum(map(len, texts))
+        height = _height(num_rows, options.batch_size)
+        running: tuple[list[Part], Any] | None = None  # read when the next batch is on its way
         for group in _groups(texts, options):
-            height = _height(len(group[0]), options.batch_size)
             memory = None
             for parts in group:
                 batch = cutting.padded(parts, height, options.pad_to_multiple, options.length)
@@ -233,7 +235,11 @@ class XLNet:
                         options.pooling, parts, counts, cls_counts, batch["tokens"].shape
                     )
                 states, memory = _apply(network, layers, self._params, batch, weights, memory)
-                _put(results, parts, np.asarray(states), one_vector)
+                if running:
+                    _put(results, *running, one_vector)
+                running = parts, states
+        if running:
+            _put(results, *running, one_vector)
         return results
 
 
@@ -280,18 +286,19 @@ def _groups(texts: list[list[Part]], options: EncodeOptions) -> Iterator[list[li
 
 
 def _height(rows: int, batch_size: int) -> int:
-    """Rows of a batch: the next power of two, so that few programs are compiled."""
+    """Rows of every batch, so that few programs are compiled: less than asked for few texts."""
     return min(1 << (rows - 1).bit_length(), batch_size)
 
 
 def _put(
-    results: list[np.ndarray], parts: Sequence[Part], states: np.ndarray, one_vector: bool
+    results: list[np.ndarray], parts: Sequence[Part], states: jax.Array, one_vector: bool
 ) -> None:
+    numbers = np.asarray(states)
     for row, part in enumerate(parts):
         if one_vector:
-            results[part.text] += states[:, row]
+            results[part.text] += numbers[:, row]
         else:
-            results[part.text][:, slice(*part.own)] = states[:, row, part.own_columns]
+            results[part.text][:, slice(*part.own)] = numbers[:, row, part.own_columns]
 
 
 def _words(text: str, states: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
