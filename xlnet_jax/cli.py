@@ -26,6 +26,7 @@ VERBS = (
     "convert",
     "encode",
     "records",
+    "plan",
     "doctor",
 )
 

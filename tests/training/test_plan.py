@@ -1,0 +1,196 @@
+"""Plans: the arithmetic of an estimate, names of slices, the command."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.training.test_hlo_costs import LOOP, TILE
+from xlnet_jax import cli, config_files
+from xlnet_jax.model.config import XLNetConfig
+from xlnet_jax.training import plan, topologies
+from xlnet_jax.training.plan import Memory
+from xlnet_jax.training.plan_inputs import plan_inputs
+from xlnet_jax.training.program import make_program
+from xlnet_jax.training.sharding import make_mesh
+from xlnet_jax.verbs import plan as verb
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+KEYS = [
+    "hbm_gib_per_core", "hbm_limit_gib", "flops_per_core", "bytes_per_core",
+    "collective_bytes_per_core", "step_seconds", "sequences_per_second", "mfu", "run_hours",
+    "chip_hours", "bound",
+]  # fmt: skip
+SMALL = [
+    "--config.model.n_layer=2", "--config.model.d_model=16", "--config.model.n_head=2",
+    "--config.model.d_head=8", "--config.model.d_inner=24", "--config.model.mem_len=8",
+    "--config.data.seq_len=16", "--config.data.reuse_len=8", "--config.data.perm_size=8",
+    "--config.data.num_predict=4", "--vocab_size=50",
+]  # fmt: skip
+DEVICE = topologies.Device("a core", 1e3, 1e2, 1e9, 10.0, 10.0, 2)
+
+
+def run_cli(capsys, *arguments):
+    status = cli.main(["plan", f"--config={CONFIGS / 'pretrain.py'}:tiny", *arguments])
+    return status, capsys.readouterr()
+
+
+def test_the_arithmetic_of_an_estimate():
+    work = plan.measure(LOOP, DEVICE, 4)
+    product, traffic = 2 * 8 * 16 * 32 / 1e3, 2 * TILE / 1e2
+    assert traffic > product
+    rest = (2 * TILE + 4) / 1e2
+    assert work.memory_seconds == pytest.approx(3 * traffic + rest)
+    assert work.compute_seconds == 0
+    assert work.collectives == {"all-reduce": 3 * TILE}
+    # A ring of 4: what every device sends is 2 × 3/4 of the sum.
+    assert work.collective_seconds == pytest.approx(3 * 1.5 * TILE / 10)
+    assert work.compiler_seconds == pytest.approx(3 * 470 / 10)
+    assert work.flops == 3 * work.flops_once
+    assert work.bound == "interconnect"
+    near = DEVICE._replace(link_bandwidth=1e9)
+    assert plan.measure(LOOP, near, 4).bound == "hbm_bandwidth"
+    assert plan.measure(LOOP, near._replace(hbm_bandwidth=1e9), 4).bound == "compute"
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO"
+            " temporaries (20.5G) exceeds available HBM (15.5G).",
+            (20.5 * 2**30 + 100, 15.5 * 2**30),
+        ),
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space"
+            " hbm. Used 17.25G of 15.50G hbm. Exceeded hbm capacity by 1.75G.",
+            (17.25 * 2**30, 15.5 * 2**30),
+        ),
+    ],
+)
+def test_the_compilers_complaint_is_read(message, wanted):
+    assert plan.read_exhaustion(message, arguments=100.0) == wanted
+
+
+def test_other_complaints_are_passed_on():
+    with pytest.raises(ValueError, match=r"the compiler says: INTERNAL: bad luck$"):
+        plan.read_exhaustion("INTERNAL: bad luck\nmore", 0.0)
+
+
+@pytest.mark.parametrize("most", [0, 2, 7, 30, 61])
+@pytest.mark.parametrize("group", [1, 2])
+def test_the_search_finds_the_most_rows(most, group):
+    tried = {}
+    for _ in range(12):
+        rows = plan.next_rows(tried, group, 8)
+        if rows in tried or rows == 0:
+            break
+        tried[rows] = Memory(1000.0, 100.0 * rows + 7, 0.0, 1000.0 + 100.0 * most + 50)
+    fitting = [rows for rows, used in tried.items() if used.fits]
+    assert max(fitting, default=0) == most // group * group
+    assert len(tried) <= 5
+
+
+def test_cloud_names():
+    cores = {name: topologies.TOPOLOGIES[name] for name in ("v3-8", "v3-512", "v3-2048", "v2-32")}
+    assert [*cores.values()] == ["v3:2x2", "v3:16x16", "v3:32x32", "v2:4x4"]  # two cores a chip
+    assert topologies.TOPOLOGIES["v4-8"] == "v4:2x2x1"
+    assert topologies.TOPOLOGIES["v5e-16"] == "v5e:4x4"
+    for name, shape in topologies.TOPOLOGIES.items():
+        version, _, size = name.partition("-")
+        chips = 1
+        for side in shape.partition(":")[2].split("x"):
+            chips *= int(side)
+        assert int(size) == chips * (1 if version in ("v5e", "v6e") else 2), name
+
+
+def test_an_unknown_slice_is_one_line_with_the_known_ones(capsys):
+    status, shown = run_cli(capsys, "--topology=v3-9")
+    assert status == 2
+    assert shown.err.count("\n") == 1
+    assert "v3-{8, 32, 128" in shown.err
+
+
+@pytest.mark.parametrize("flag", ["vocab_size", "length", "rows"])
+def test_numbers_below_1_are_refused(capsys, flag):
+    status, shown = run_cli(capsys, "--topology=cpu", f"--{flag}=0")
+    assert status == 2
+    assert f"--{flag} is 0, wanted at least 1" in shown.err
+
+
+def test_plan_of_this_machine(capsys):
+    status, shown = run_cli(capsys, "--topology=cpu", "--json", "--rows=8", *SMALL)
+    assert status == 0
+    report = json.loads(shown.out)
+    assert [*report] == [*KEYS, "detail"]
+    detail = report["detail"]
+    assert detail["rows_per_core"] == detail["batch_size"] == 8
+    assert detail["flops"] > detail["flops_once"] > 0
+    assert report["bytes_per_core"] > detail["bytes_once"] > 0
+    assert report["collective_bytes_per_core"] == 0
+    assert report["sequences_per_second"] == pytest.approx(8 / report["step_seconds"])
+    assert report["run_hours"] == pytest.approx(report["step_seconds"] * 2000 / 3600)
+    assert report["hbm_gib_per_core"] < report["hbm_limit_gib"]
+    assert any(line.startswith("bound by") for line in verb.table(report))
+
+
+def test_a_batch_that_cannot_be_cut(capsys):
+    odd = "--config.train.batch_size=7"
+    status, shown = run_cli(capsys, "--topology=cpu", *SMALL, odd)
+    assert status == 2
+    assert "train.batch_size must be a multiple of 2" in shown.err
+
+
+def test_not_enough_memory_names_what_fits(capsys, monkeypatch):
+    little = DEVICE._replace(hbm_limit=2_000_000.0)
+    monkeypatch.setattr(topologies, "figures_of", lambda *_: little)
+    status, shown = run_cli(capsys, "--topology=cpu", *SMALL, "--rows=256")
+    assert status == 2
+    (line,) = [line for line in shown.err.splitlines() if "error" in line]
+    assert "256 rows a core with model.remat=none need" in line
+    assert "rows fit with --config.model.remat=none" in line
+
+
+@pytest.mark.parametrize("recipe", ["glue.py:sst-2", "squad.py", "race.py", "ner.py"])
+def test_fine_tuning_is_planned_without_data(recipe, tmp_path):
+    path = tmp_path / "network.json"
+    path.write_text(XLNetConfig(20, 8, 1, 2, 4, 8, "gelu").to_json())
+    overrides = [f"--config.model.network={path}", "--config.train.batch_size=2"]
+    config = config_files.load(str(CONFIGS / recipe), overrides).to_dict()
+    planned = plan_inputs(config, None, 160)
+    assert planned.batch["tokens"].shape[-1] == 160
+    program = make_program(planned.settings, planned.task, make_mesh())
+    assert "stablehlo.while" in program.lower(planned.batch).as_text()
+
+
+def test_fine_tuning_needs_a_network():
+    config = config_files.load(str(CONFIGS / "glue.py")).to_dict()
+    with pytest.raises(ValueError, match=r"say which network to plan for.*base\|large"):
+        plan_inputs(config, None, None)
+
+
+def test_layouts_to_compare():
+    meshes = [*plan.layouts({"model": {"n_head": 2}}, 8)]
+    assert {"data": 8, "fsdp": 1, "model": 1} in meshes
+    assert {"data": 1, "fsdp": 8, "model": 1} in meshes
+    assert {mesh["model"] for mesh in meshes} == {1, 2}
+    assert all(mesh["data"] * mesh["fsdp"] * mesh["model"] == 8 for mesh in meshes)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="it is installed")
+def test_without_the_compiler_the_line_says_what_to_install(capsys):
+    status, shown = run_cli(capsys, "--topology=v3-8", *SMALL)
+    assert status == 2
+    assert "xlnet-jax[tpu]" in shown.err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the tpu extra")
+def test_a_small_model_on_v3(capsys):
+    status, shown = run_cli(capsys, "--topology=v3-8", "--json", "--rows=2", *SMALL)
+    assert status == 0
+    report = json.loads(shown.out)
+    assert report["hbm_limit_gib"] == 15.48
+    assert report["detail"]["devices"] == 8
+    assert report["collective_bytes_per_core"] > 0
+    assert report["detail"]["compiler_seconds"] > 0
