@@ -68,6 +68,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_standard_input(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("ä\tb\n".encode())))
     assert [row.values for row in read_rows("-", "tsv")] == [["ä", "b"]]
+    assert not sys.stdin.buffer.closed
 
 
 @pytest.mark.parametrize(

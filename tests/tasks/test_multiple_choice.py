@@ -23,7 +23,7 @@ def write_race(folder, answers="BA"):
         for level in ("middle", "high"):
             path = folder / split / level
             path.mkdir(parents=True)
-            right = [["old", "river"] if answer == "B" else ["river", "old"] for answer in answers]
+            right = [["the old", "river"][:: 1 if answer == "B" else -1] for answer in answers]
             data = {
                 "article": "An apple." if level == "high" else "It",
                 "questions": ["What is _ ?", "Who?"],
@@ -121,7 +121,9 @@ def test_more_padding_changes_nothing(task):
     np.testing.assert_allclose(losses, wanted, rtol=1e-4)
     # Without the padding that the longer neighbour and the batch make necessary.
     tokens, segments = task.read("dev").tokens, task.read("dev").segments
-    same = [row for row in range(8) if len(tokens[row]) == len(tokens[0])]
+    shortest = tokens.lengths.min()
+    same = [row for row in range(8) if len(tokens[row]) == shortest]
+    assert any(len(tokens[row ^ 1]) > shortest for row in same)  # the other option
     alone = {
         "tokens": np.stack([tokens[row] for row in same])[:, None],
         "segment_ids": np.stack([segments[row] for row in same])[:, None].astype(np.int32),

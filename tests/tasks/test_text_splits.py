@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from xlnet_jax.data.normalization import Normalization
+from xlnet_jax.data.readers import TextExample
 from xlnet_jax.data.readers_rows import Oddities
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.tasks.text_config import TextDataConfig
@@ -89,6 +90,14 @@ def test_an_unknown_label_is_placed(write):
     )
     with pytest.raises(ValueError, match=r"b.csv:3: unknown label 'z', wanted one of 'x', 'y' "):
         split(config, "dev")
+
+
+def test_labels_of_some_examples_only():
+    examples = [
+        TextExample(str(i), "a", None, label, "f", i) for i, label in enumerate(["x", None])
+    ]
+    with pytest.raises(ValueError, match="f: 1 of 2 examples have no label"):
+        make_split(iter(examples), TOKENIZER, labels=("x", "y"), max_length=8, oddities=Oddities())
 
 
 def test_one_label_is_not_enough(write):
