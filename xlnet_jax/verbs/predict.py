@@ -87,5 +87,5 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     if args.output != "-":
-        print(f"{count:,} predictions written to {args.output}", file=sys.stderr)
+        print(f"predictions for {count:,} features written to {args.output}", file=sys.stderr)
     return 0
