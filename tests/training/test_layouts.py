@@ -147,7 +147,7 @@ def test_the_state_is_donated(one_process):
 def loops_over_layers(program):
     """(kind, shape) of everything that the body of each loop over layers sends."""
     kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-    bodies: dict[str, list] = {}
+    bodies = {}
     for line in program.splitlines():
         if line.endswith("{") and not line.startswith(" "):
             body = line.split()[0]

@@ -94,7 +94,13 @@ class Checkpointer:
             create=not read_only,
             cleanup_tmp_directories=not read_only,  # what a killed process left half-written
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except ImportError as error:
+            raise OSError(
+                f"--workdir={workdir}: checkpoints in a bucket need another package: {error};"
+                " pip install google-cloud-storage"
+            ) from error
         self._fingerprints = jax.jit(fingerprints)
         self._damaged: list[int] = []
 

@@ -37,7 +37,7 @@ class LossEvaluator:
         total = weight = sharding.replicated(mesh)
         has_memory = jax.eval_shape(lambda: task.init_memory(batch_size)) is not None
         memory = sharding.memory_sharding(mesh) if has_memory else None
-        places = EvalSums(total, weight, memory)
+        places = EvalSums._make([total, weight, memory])
         step = sharding.on_mesh(make_eval_step(task), mesh)
         self._eval_step = jax.jit(step, donate_argnums=1, out_shardings=places)
         self._nothing = jax.jit(self._empty_sums, out_shardings=places)

@@ -1,0 +1,48 @@
+"""A work directory on gs://, with a stand-in for the bucket."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training import bucket, toy_processes
+from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer
+
+
+@pytest.fixture
+def requests(tmp_path, monkeypatch):
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    with bucket.serve(folder, monkeypatch) as asked:
+        yield asked
+
+
+def test_a_run_in_a_bucket_stops_and_goes_on(requests, tmp_path, capsys):
+    workdir = f"{bucket.BUCKET}/run"
+    toy_processes.run(workdir, 7)
+    uploads = [path for kind, path in requests if kind == "POST" and path.startswith("/upload/")]
+    assert uploads  # the arrays went over HTTP
+    checkpoints = tmp_path / "bucket" / "run" / "checkpoints"
+    assert sorted(os.listdir(checkpoints)) == ["5", "7"]
+
+    # What a process that is killed leaves behind: no mark that says it is complete.
+    half = checkpoints / "7"
+    (half / "commit_success.txt").unlink()
+    capsys.readouterr()
+    went_on = toy_processes.run(workdir, 9)
+    assert "begins at step 5\n" in capsys.readouterr().out
+    whole = toy_processes.run(str(tmp_path / "whole"), 9)
+    for a, b in zip(jax.tree.leaves(went_on), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    rows = (tmp_path / "bucket" / "run" / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 9
+
+
+def test_the_package_that_buckets_need_is_named(requests, monkeypatch):
+    def missing(name):
+        raise ImportError("No module named 'google.cloud'")
+
+    monkeypatch.setattr(bucket.gcs_utils, "get_bucket", missing)
+    with pytest.raises(OSError, match=r"--workdir=gs://bucket/run: .* pip install google-cloud-"):
+        Checkpointer(f"{bucket.BUCKET}/run", CheckpointConfig())
