@@ -47,9 +47,10 @@ def read_tensors(folder: epath.Path) -> dict[str, np.ndarray]:
         tensors |= _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path)
     trunk = ("word_embedding.", "mask_emb", "layer.")
     tensors = {
-        f"transformer.{name}" if name.startswith(trunk) else name: array.astype(np.float32, copy=False)
+        f"transformer.{name}" if name.startswith(trunk) else name: array
         for name, array in tensors.items()
     }
+    tensors = {name: array.astype(np.float32, copy=False) for name, array in tensors.items()}
     shared = tensors.pop("lm_loss.weight", None)
     embedding = tensors.get("transformer.word_embedding.weight")
     if shared is not None and (embedding is None or not np.array_equal(shared, embedding)):

@@ -59,7 +59,8 @@ def head_of_run(
         return _HEAD_OF_TASK.get(task), details
     if data.get("kind") == "multi_label":
         details["problem_type"] = "multi_label_classification"
-    if data.get("name") in readers_published.DATA_SETS and not details.get("labels"):
-        details["labels"] = list(readers_published.find(data["name"]).labels)
+    published = readers_published.DATA_SETS.get(data.get("name", ""))
+    if published and published.labels:
+        details["labels"] = list(published.labels)
     is_number = params["logits"]["bias"].shape == (1,) and data.get("kind") != "multi_label"
     return ("regression" if is_number else "classification"), details
