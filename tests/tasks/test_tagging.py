@@ -74,9 +74,8 @@ def test_long_sentences_are_cut_between_words():
     assert max(found.tokens.lengths) <= max(size) + size[-1] + 2
     starts = [int(row.sum()) for row in found.word_starts]
     assert (sum(starts[:-1]), starts[-1]) == (7, 1)
-    assert found.notes == [
-        f"f: {len(starts) - 2} sentences in several parts (config.data.max_seq_length)"
-    ]
+    assert len(starts) > 3
+    assert found.notes == ["f: 1 sentences in several parts (config.data.max_seq_length)"]
 
 
 def test_a_word_longer_than_the_rest_is_cut():

@@ -122,16 +122,11 @@ def make_split(
         ]
         parts.append(_rows(tokenizer, pieces, words_in, tag_ids if labelled else None))
         owners.append(of + count)
+        cut_words = int((whole.lengths > pieces.lengths).sum())
         for reason, number in (
             ("words without pieces, read as <unk>", without),
-            (
-                "words longer than config.data.max_seq_length, cut",
-                int((whole.lengths > pieces.lengths).sum()),
-            ),
-            (
-                "sentences in several parts (config.data.max_seq_length)",
-                len(of[1:][of[1:] == of[:-1]]),
-            ),
+            ("words longer than config.data.max_seq_length, cut", cut_words),
+            ("sentences in several parts (config.data.max_seq_length)", _several(of)),
         ):
             if number:
                 oddities.add(reason, file, 0, number)
@@ -171,6 +166,11 @@ def _rows(
         cls=tokenizer.special.cls,
     )
     return tokens, segments, _with_tail(starts, lengths, 0), _with_tail(tags, lengths, NO_TAG)
+
+
+def _several(owners: np.ndarray) -> int:
+    """How many sentences have more than one window."""
+    return len(np.unique(owners[1:][owners[1:] == owners[:-1]]))
 
 
 def _number(tag: str, example: TaggedSentence, numbers: dict[str, int]) -> int:
