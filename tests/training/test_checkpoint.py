@@ -298,7 +298,7 @@ def test_memory_in_another_precision_is_converted(toy, workdir):
 
 
 FILL_THE_DISK = """
-import resource, signal, sys
+import resource, signal, sys, time
 from tests.training import test_checkpoint as t
 
 task, optimizer = t.ToyTask(4), t.optax.adam(0.05)
@@ -311,7 +311,9 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))  # from here on files end at 64 bytes
 try:
     checkpointer.save(t.state_of(toy, 2), t.STORED)
-    checkpointer.wait()
+    for _ in range(3000):  # as the loop does, a step after the other
+        checkpointer.check()
+        time.sleep(0.01)
 except OSError as error:
     print("OSError", error)
 try:

@@ -201,6 +201,17 @@ def test_a_bad_state_is_never_saved(tmp_path):
     assert saved(tmp_path) == [4]
 
 
+def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
+    def check(self):
+        if self._manager.all_steps():
+            raise OSError("no room")
+
+    monkeypatch.setattr(Checkpointer, "check", check)
+    with pytest.raises(OSError, match="no room"):
+        run(tmp_path)
+    assert kinds(tmp_path)[-1] == (4, "loss")  # the save was at step 4
+
+
 def test_a_bad_step_before_any_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match="at step 1; no checkpoint yet in"):
         run(tmp_path, ToyTask(4, poisoned_step=1))

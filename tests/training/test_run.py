@@ -177,6 +177,8 @@ CHANGES = [
     ({"data__num_predict": 40}, "config.data.num_predict is 40; it must be at most"),
     ({"data__perm_size": 13}, "config.data.perm_size is 13; it must be at most 12"),
     ({"model__mem_len": -3}, "model.mem_len must be 0 or more, got -3"),
+    ({"mesh__fsdp": 3}, "config.mesh is data -1, fsdp 3, model 1: 1 device cannot be cut into 3"),
+    ({"mesh__processes": 2}, "config.mesh.processes is 2, but 1 take part"),
     ({"train__stepz": 3}, "unknown config key --config.train.stepz .* --config.train.steps"),
     ({"train__steps": "x"}, "--config.train.steps: wanted a whole number, got 'x'"),
 ]
