@@ -15,8 +15,9 @@ the clean-up of text. The formats are:
         checkpoint, or DIR@STEP, or DIR@best); OUT is what --config.init_from takes
 
 Model and head come over; with --with_optimizer also Adam's state and the step, between tf and jax,
-so that a run can be continued. With the same format on both sides it strips the optimizer's state
-(or rewrites .bin as safetensors), and with --average it also takes a mean.
+so that a run can be continued: train with --config.init_from=OUT --config.init_optimizer=True. With
+the same format on both sides it strips the optimizer's state (or rewrites .bin as safetensors), and
+with --average it also takes a mean.
 
 Every variable that is missing, superfluous or of another shape is listed, and is an error unless
 a pattern names it. OUT appears whole or not at all.
