@@ -13,9 +13,10 @@ SUMMARY = "write a fine-tuned model's predictions for a file or standard input"
 
 DESCRIPTION = f"""\
 Predicts with a checkpoint of a fine-tuning work directory. --input is a file like those of the
-training data (labels may be missing), or - for standard input; without it a split that the config names is taken (--split). What is written depends on the task: classification, multiple choice and
-tagging write a table (.tsv) or JSON (.json) with one entry an example, span QA a folder with
-predictions, n-best answers and null odds.
+training data (labels may be missing), or - for standard input: a text a line, or a table with a
+header. Without it a split that the config names is taken (--split). What is written depends on the
+task: classification, multiple choice and tagging write a table (.tsv) or JSON (.json) with one
+entry an example, span QA a folder with predictions, n-best answers and null odds.
 
 {CONFIG_HELP}
 {processes.HELP}"""
