@@ -24,9 +24,9 @@ _UNITS = (128, 32, 8, 1)  # of the digits of a query row's shift, the largest fi
 
 
 class _Blocks(NamedTuple):
-    """How T content rows are cut: `count` blocks of `rows`, the last one filled up."""
+    """How T content rows are cut: `number` blocks of `rows`, the last one filled up."""
 
-    count: int
+    number: int
     rows: int
     filled: int
 
@@ -67,8 +67,8 @@ def content_gradients(
     d_windows = _product("GNbKIH,GNbKIC->GNKCH", _in_blocks(q, blocks), d_raw)
     num_codes = r.shape[-2] + blocks.filled
     d_r = jnp.zeros((*r.shape[:2], num_codes, r.shape[-1]), jnp.float32)
-    for block in range(blocks.count):
-        first = (blocks.count - 1 - block) * rows
+    for block in range(blocks.number):
+        first = (blocks.number - 1 - block) * rows
         last = num_codes - first - d_windows.shape[-2]
         d_r += _padded(d_windows[:, :, block], -2, first, last)
     return d_q, d_r[:, :, blocks.filled :]
@@ -133,8 +133,8 @@ def _chosen(x: Array, level: _Level, starts: list[int], width: int) -> Array:
 
 def _cut(num_tokens: int) -> _Blocks:
     rows = min(BLOCK, num_tokens)
-    count = math.ceil(num_tokens / rows)
-    return _Blocks(count, rows, count * rows - num_tokens)
+    number = math.ceil(num_tokens / rows)
+    return _Blocks(number, rows, number * rows - num_tokens)
 
 
 def _windows(
@@ -142,13 +142,13 @@ def _windows(
 ) -> Float[Array, "G N K C H"]:
     """The codes that each block needs, C = S + BLOCK rows; those of filling rows are zero."""
     r = _padded(r, -2, blocks.filled, 0)
-    firsts = [(blocks.count - 1 - block) * blocks.rows for block in range(blocks.count)]
+    firsts = [(blocks.number - 1 - block) * blocks.rows for block in range(blocks.number)]
     return jnp.stack([r[:, :, first : first + blocks.rows + num_keys] for first in firsts], axis=2)
 
 
 def _in_blocks(x: Float[Array, "G N b T H"], blocks: _Blocks) -> Float[Array, "G N b K I H"]:
     x = _padded(x, -2, 0, blocks.filled)
-    return x.reshape(*x.shape[:3], blocks.count, blocks.rows, x.shape[-1])
+    return x.reshape(*x.shape[:3], blocks.number, blocks.rows, x.shape[-1])
 
 
 def _padded(x: Array, axis: int, before: int, after: int) -> Array:

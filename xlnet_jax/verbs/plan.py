@@ -44,12 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pieces of the vocabulary, where the config leaves them open (default: 32000)",
     )
-    parser.add_argument("--length", type=int, metavar="N", help="tokens of an example")
+    parser.add_argument(
+        "--length", type=int, metavar="N", help="tokens of an example (default: the config's)"
+    )
     parser.add_argument(
         "--rows",
         type=int,
         metavar="N",
-        help="batch rows of a core at a time, in place of the config's batch size",
+        help="batch rows of a core at a time (default: what the config's batch size gives)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     what = parser.add_mutually_exclusive_group()
@@ -122,7 +124,7 @@ def _find_batch(config: dict[str, Any], args: argparse.Namespace, options: dict[
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
-    lines = [("model.remat", "rows a core", "HBM", "sequences/s", "MFU")]
+    lines: list[tuple[str, ...]] = [("model.remat", "rows a core", "HBM", "sequences/s", "MFU")]
     for row in rows:
         if row["detail"] is None:
             lines.append((row["remat"], "0", "", "", ""))
@@ -136,7 +138,10 @@ def _find_batch(config: dict[str, Any], args: argparse.Namespace, options: dict[
 def _sweep(config: dict[str, Any], args: argparse.Namespace, options: dict[str, Any]) -> int:
     from xlnet_jax.training import plan
 
-    reports, lines = [], [("data", "fsdp", "model", "HBM", "sequences/s", "MFU", "communication")]
+    reports: list[dict[str, Any]] = []
+    lines: list[tuple[str, ...]] = [
+        ("data", "fsdp", "model", "HBM", "sequences/s", "MFU", "communication")
+    ]
     for made in plan.sweep(config, args.topology, **options):
         if isinstance(made, str):
             _say(made)
