@@ -75,9 +75,7 @@ def keep_mask(
 
     Axis 0 is the batch, unless `seed` says otherwise.
     """
-    if not isinstance(seed, RowSeeds):
-        seed = row_seeds(seed, shape[0])
-        seed = seed._replace(rows=seed.rows.reshape(-1, *(1 for _ in shape[1:])))
+    seed = _seeds_along_axis_0(seed, shape)
     inner = [n if rows == 1 else 1 for n, rows in zip(shape, seed.rows.shape, strict=True)]
     columns, inner[-1] = inner[-1], 1
     index = jnp.zeros(inner, jnp.uint32)
@@ -94,11 +92,19 @@ def dropout(
     """Inverted dropout by `keep_mask`; the identity if `seed` is None or `rate` is 0."""
     if seed is None or rate == 0.0:
         return x
-    return _dropout(x, seed, rate)
+    # Which rows these are must be known here: a gradient's own code may not look around itself.
+    return _dropout(x, _seeds_along_axis_0(seed, x.shape), rate)
+
+
+def _seeds_along_axis_0(seed: UInt32[Array, "2"] | RowSeeds, shape: tuple[int, ...]) -> RowSeeds:
+    if isinstance(seed, RowSeeds):
+        return seed
+    seeds = row_seeds(seed, shape[0])
+    return seeds._replace(rows=seeds.rows.reshape(-1, *(1 for _ in shape[1:])))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dropout(x: Array, seed: Array | RowSeeds, rate: float) -> Array:
+def _dropout(x: Array, seed: RowSeeds, rate: float) -> Array:
     return jnp.where(keep_mask(seed, x.shape, rate), x * (1.0 / (1.0 - rate)), 0).astype(x.dtype)
 
 
