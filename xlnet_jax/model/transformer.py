@@ -228,9 +228,8 @@ class XLNet(nn.Module):
             policies = jax.checkpoint_policies
             policy = policies.dots_with_no_batch_dims_saveable if run.remat == "dots" else None
             layer = nn.remat(Layer, policy=policy, prevent_cse=not run.scan_layers)
-        elif (
-            layout.cuts_parameters()
-        ):  # else every layer's would be kept whole, from the forward pass on
+        elif layout.cuts_parameters():
+            # Else the backward pass would find every layer's parameters kept whole.
             layer = nn.remat(
                 Layer, policy=layout.keep_all_but_cuts, prevent_cse=not run.scan_layers
             )
