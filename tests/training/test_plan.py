@@ -1,5 +1,6 @@
 """Plans: the arithmetic of an estimate, names of slices, the command."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from xlnet_jax.training import plan, topologies
 from xlnet_jax.training.plan import Memory
 from xlnet_jax.training.plan_inputs import plan_inputs
 from xlnet_jax.training.program import make_program
-from xlnet_jax.training.sharding import make_mesh
+from xlnet_jax.training.sharding import AXES, make_mesh
 from xlnet_jax.verbs import plan as verb
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -142,14 +143,54 @@ def test_a_batch_that_cannot_be_cut(capsys):
     assert "train.batch_size must be a multiple of 2" in shown.err
 
 
+def stand_in(config, topology, *, rows, **options):
+    """A plan without compiling: 2 MB, of which a row takes the more the less is recomputed."""
+    rows = rows or config["train"]["batch_size"]
+    config = {**config, "train": {**config["train"], "batch_size": rows}}
+    planned = plan_inputs(config, **options)
+    policies = ("full", "dots", "attention", "none")
+    each = 1e4 * (1 + policies.index(planned.settings.run.remat))
+    memory = Memory(1e6, rows * each, 0.0, 2e6)
+    work = plan.measure(LOOP, DEVICE, 4) if memory.fits else None
+    return plan.Plan(planned, topology, DEVICE, dict.fromkeys(AXES, 1), memory, work, 0.0)
+
+
 def test_not_enough_memory_names_what_fits(capsys, monkeypatch):
-    little = DEVICE._replace(hbm_limit=2_000_000.0)
-    monkeypatch.setattr(topologies, "figures_of", lambda *_: little)
+    monkeypatch.setattr(plan, "make_plan", stand_in)
     status, shown = run_cli(capsys, "--topology=cpu", *SMALL, "--rows=256")
     assert status == 2
     (line,) = [line for line in shown.err.splitlines() if "error" in line]
-    assert "256 rows a core with model.remat=none need" in line
-    assert "rows fit with --config.model.remat=none" in line
+    assert "256 rows a core with model.remat=none need 0.01 GiB" in line
+    assert "24 rows fit with --config.model.remat=none (--config.train.batch_size=24)" in line
+
+
+def test_a_stricter_policy_is_named_where_no_row_fits_otherwise(monkeypatch):
+    def larger(config, topology, *, rows, **options):
+        made = stand_in(config, topology, rows=rows, **options)
+        more = dataclasses.replace(made.memory, temporaries=made.memory.temporaries * 20)
+        return dataclasses.replace(made, memory=more)
+
+    monkeypatch.setattr(plan, "make_plan", larger)
+    config = config_files.load(f"{CONFIGS / 'pretrain.py'}:tiny").to_dict()
+    found = plan.fitting_plan(config, "cpu", vocab_size=50, length=None)
+    assert found is not None
+    assert (found.planned.settings.run.remat, found.rows) == ("dots", 2)
+
+
+def test_most_rows_for_each_policy(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "make_plan", stand_in)
+    status, shown = run_cli(capsys, "--topology=cpu", *SMALL, "--find-batch", "--json")
+    assert status == 0
+    found = {row["remat"]: row["detail"]["rows_per_core"] for row in json.loads(shown.out)}
+    assert found == {"none": 24, "attention": 32, "dots": 50, "full": 100}
+
+
+def test_layouts_are_compared(capsys):
+    status, shown = run_cli(capsys, "--topology=cpu", *SMALL, "--rows=2", "--sweep")
+    assert status == 0
+    title, *lines = shown.out.splitlines()
+    assert title.split()[:3] == ["data", "fsdp", "model"]
+    assert [line.split()[:3] for line in lines] == [["1", "1", "1"]]
 
 
 @pytest.mark.parametrize("recipe", ["glue.py:sst-2", "squad.py", "race.py", "ner.py"])
