@@ -135,8 +135,8 @@ def _numbers(array: np.ndarray) -> str:
 def _parquet(
     file: IO[bytes], layers: Sequence[int], pooling: str, pieces: Sequence[str]
 ) -> Generator[Write]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     columns = {"text_number": pa.int64()}
     if pooling in ("tokens", "words"):
