@@ -6,6 +6,7 @@ A folder of `convert` holds `params` (and `optimizer`), the files of `model_file
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from xlnet_jax.data.storage import absolute
+from xlnet_jax.data.storage import absolute, attempt
 
 INFO_NAME = "convert.json"
 PARAMS, OPTIMIZER = "params", "optimizer"
@@ -128,25 +129,27 @@ def _parts_of(key: str) -> Iterator[str]:
 def _read_items(folder: epath.Path, names: list[str]) -> dict[str, np.ndarray]:
     """All arrays of Orbax items, on the host."""
     import jax
-    import orbax.checkpoint as ocp
 
     arrays: dict[str, np.ndarray] = {}
     for name in names:
         item = absolute(folder) / name
-        try:
-            handler = ocp.PyTreeCheckpointHandler()
-            tree = handler.metadata(item).tree
-            on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            restored = handler.restore(item, args=ocp.args.PyTreeRestore(restore_args=on_host))
-        except Exception as error:  # Orbax and TensorStore raise of many kinds
-            text = str(error).strip().split("\n")[0][:300]
-            raise ValueError(
-                f"{os.fspath(item)} cannot be read: {type(error).__name__}: {text}"
-            ) from error
+        restored, problem = attempt(functools.partial(_restore, item))
+        if problem:
+            raise ValueError(f"{os.fspath(item)} cannot be read: {problem}")
         leaves = jax.tree_util.tree_leaves_with_path(restored)
         for path, leaf in leaves:
             arrays[f"{name}/{_path_of(jax.tree_util.keystr(path))}"] = np.asarray(leaf)
     return arrays
+
+
+def _restore(item: epath.Path) -> Any:
+    import jax
+    import orbax.checkpoint as ocp
+
+    handler = ocp.PyTreeCheckpointHandler()
+    tree = handler.metadata(item).tree
+    on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    return handler.restore(item, args=ocp.args.PyTreeRestore(restore_args=on_host))
 
 
 def _verify(

@@ -1,12 +1,17 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import gc
+import logging
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from etils import epath
 
+T = TypeVar("T")
 TEMPORARY = ".unfinished-"  # a name with this prefix is never read, and swept at the next start
 
 
@@ -93,3 +98,26 @@ def only_writer(path: epath.Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise ValueError(f"another process is writing to {os.fspath(path)}") from error
         yield
+
+
+def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
+    """What `read` gives, and ""; or None and, in one line, why it failed.
+
+    For reading checkpoints: Orbax drops its other reads where one fails, and what Python and Orbax
+    log of that helps nobody.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            return read(), ""
+        except Exception as error:  # noqa: BLE001, Orbax and TensorStore raise of many kinds
+            problem = f"{type(error).__name__}: " + str(error).strip().split("\n")[0][:300]
+        finally:
+            gc.collect()
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+    return None, problem

@@ -99,15 +99,24 @@ def _span(answer: Answer) -> tuple[int, int]:
 def _exact(
     characters: np.ndarray, paragraphs: np.ndarray, pieces: Pieces
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First and last piece that hold a character of the answer; first > last if none does."""
+    """First and last piece that hold a character of the answer; first > last if none does.
+
+    A piece without characters of its own (what clean-up dropped) is at neither end.
+    """
     owner = np.repeat(np.arange(len(pieces.contexts)), np.diff(pieces.bounds))
     width = 1 + max(map(len, pieces.contexts), default=0)
     offset = paragraphs * width
     begin, end = characters.T
     base = pieces.bounds[paragraphs]
     stops = owner * width + pieces.ends
-    first = np.searchsorted(stops, offset + begin, side="right") - base
-    last = np.searchsorted(owner * width + pieces.begins, offset + end, side="left") - 1 - base
+    first = np.searchsorted(stops, offset + begin, side="right")
+    last = np.searchsorted(owner * width + pieces.begins, offset + end, side="left") - 1
+    number = np.arange(len(owner))
+    full = pieces.ends > pieces.begins
+    next_full = np.minimum.accumulate(np.where(full, number, len(owner))[::-1])[::-1]
+    last_full = np.maximum.accumulate(np.where(full, number, -1))
+    first = np.append(next_full, len(owner))[first] - base
+    last = np.append(last_full, -1)[last] - base
     return np.where(begin < 0, -1, first), np.where(begin < 0, -1, last)
 
 

@@ -10,9 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import gc
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -319,23 +316,6 @@ def _parts(state: TrainState) -> dict[str, Any]:
 
 
 def _attempt(read: Callable[[int], Any], step: int) -> Any:
-    """What `read` gives for a step or, if it fails, one line that says why.
-
-    Orbax drops its other reads where one fails; what Python and Orbax log of that helps nobody.
-    """
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            return read(step)
-        except Exception as error:  # noqa: BLE001, whatever is wrong with it, an older one may do
-            text = str(error).strip().split("\n")[0][:300]
-            line = f"checkpoint of step {step}: {type(error).__name__}: {text}"
-        finally:
-            gc.collect()
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-    return line
+    """What `read` gives for a step or, if it fails, one line that says why."""
+    found, problem = storage.attempt(functools.partial(read, step))
+    return f"checkpoint of step {step}: {problem}" if problem else found
