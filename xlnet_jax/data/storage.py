@@ -4,6 +4,8 @@ import contextlib
 import gc
 import logging
 import os
+import sys
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -116,8 +118,24 @@ def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
             return read(), ""
         except Exception as error:  # noqa: BLE001, Orbax and TensorStore raise of many kinds
             problem = f"{type(error).__name__}: " + str(error).strip().split("\n")[0][:300]
+            _let_reads_end()
         finally:
             gc.collect()
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
     return None, problem
+
+
+def _let_reads_end(seconds: float = 0.5) -> None:
+    """Waits for the dropped reads, each of which complains to an event loop that is gone."""
+    previous = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        time.sleep(seconds)
+    finally:
+        sys.unraisablehook = previous
