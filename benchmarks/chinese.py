@@ -71,6 +71,7 @@ def train(folder: Path, config: list[str], seconds: float) -> int:
 def _length(steps: int, log_every: int) -> list[str]:
     return [
         f"--config.train.steps={steps}",
+        "--config.train.epochs=0.0",
         f"--config.optimizer.warmup_steps={max(1, steps // 10)}",
         f"--config.checkpoint.save_every={steps}",
         f"--config.report.log_every={min(log_every, 10)}",
@@ -155,8 +156,7 @@ def main() -> None:
     reviews, questions = args.data / "chnsenticorp", args.data / "cmrc2018"
     sentiment = [
         "--config=configs/chnsenticorp.py", *common,
-        f"--config.data.train={reviews / 'train.tsv'}",
-        f"--config.data.dev={reviews / 'dev.tsv'}",
+        f"--config.data.folder={reviews}",
         "--config.data.max_seq_length=128",
     ]  # fmt: skip
     answers = [

@@ -40,7 +40,7 @@ EXAMPLES = """\
   xlnet-jax train --config=configs/pretrain.py:large --workdir=gs://BUCKET/runs/large \\
       --config.data.train=gs://BUCKET/shards --config.train.eval_every=0
   xlnet-jax train --config=configs/chnsenticorp.py --workdir=runs/reviews --seeds=10 \\
-      --config.init_from=chinese_xlnet_mid --config.data.train=train.tsv --config.data.dev=dev.tsv
+      --config.init_from=chinese_xlnet_mid --config.data.folder=chnsenticorp
 """
 
 
