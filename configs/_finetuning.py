@@ -4,75 +4,74 @@ The network is that of `init_from` (or of `model.network`: a name such as base, 
 xlnet_config.json, to start at random).
 """
 
+from collections.abc import Mapping
+
 from ml_collections import ConfigDict
 
+from configs import _shared
 
-def base_config(task: str) -> ConfigDict:
-    """A config of a task without its section `data`, which the recipe fills."""
-    config = ConfigDict()
-    config.task = task
-    config.init_from = ""
-    config.init_optimizer = False
-    config.seed = 0
+BEHAVIOURS = ("fixed", "reference")
 
-    config.model = ConfigDict()
+
+def base_config(task: str, *, summary: bool = False) -> ConfigDict:
+    """A config of a task with the keys of section `data` that all tasks have.
+
+    Args:
+        task: a name of `xlnet_jax.tasks`.
+        summary: whether the task makes one vector of a sequence; adds the keys that say how.
+    """
+    config = _shared.base_config(task)
     config.model.network = ""
-    config.model.dropout = 0.1
-    config.model.activation_dropout = 0.1
-    config.model.attention_dropout = 0.1
-    config.model.causal = False
-    config.model.same_length = False
-    config.model.clamp_len = -1
-    config.model.mem_len = 0
-    config.model.dtype = "bfloat16"
-    config.model.scan_layers = True
-    config.model.remat = "none"
-    config.model.init = "normal"
-    config.model.init_std = 0.02
-    config.model.init_range = 0.1
-
-    config.data = ConfigDict()
-
-    config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = 2e-5
-    config.optimizer.warmup_steps = 0
-    config.optimizer.schedule = "polynomial"
-    config.optimizer.min_lr_ratio = 0.0
-    config.optimizer.weight_decay = 0.0
-    config.optimizer.beta_1 = 0.9
-    config.optimizer.beta_2 = 0.999
-    config.optimizer.epsilon = 1e-6
-    config.optimizer.bias_correction = "always"
-    config.optimizer.clip = 1.0
-    config.optimizer.layer_decay = 1.0
-    config.optimizer.layer_decay_on = "learning_rate"
-
-    config.train = ConfigDict()
-    config.train.steps = 0
+    config.data.train = ""
+    config.data.dev = ""
+    config.data.test = ""
+    config.data.spiece_model = ""
+    config.data.max_seq_length = 128
+    config.data.pad_to_multiple = 16
+    if summary:
+        config.data.summary_type = "last"
+        config.data.use_projection = True
+        config.data.count_padding = False
     config.train.epochs = 3.0
-    config.train.batch_size = 32
-    config.train.accumulation_steps = 1
     config.train.eval_every = -1
-    config.train.eval_steps = 0
-    config.train.eval_batch_size = 0
-
-    config.checkpoint = ConfigDict()
-    config.checkpoint.save_every = 1_000
-    config.checkpoint.keep = 1
-    config.checkpoint.keep_every = 0
-    config.checkpoint.asynchronous = True
-    config.checkpoint.best_metric = ""
-
-    config.report = ConfigDict()
-    config.report.log_every = 50
-    config.report.tensorboard = True
-    config.report.profile_start = -1
-    config.report.profile_steps = 5
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1  # the rest of the devices
-    config.mesh.fsdp = 1
-    config.mesh.model = 1
-    config.mesh.processes = 0
-
     return config
+
+
+def set_schedule(
+    config: ConfigDict, *, rate: float, batch_size: int, steps: int, warmup_steps: int
+) -> None:
+    """A run of so many steps, evaluated ten times."""
+    config.optimizer.learning_rate = rate
+    config.optimizer.warmup_steps = warmup_steps
+    config.train.batch_size = batch_size
+    config.train.epochs = 0.0
+    config.train.steps = steps
+    set_interval(config, max(1, steps // 10))
+
+
+def set_interval(config: ConfigDict, steps: int) -> None:
+    """Evaluates and saves every so many steps."""
+    config.train.eval_every = steps
+    config.checkpoint.save_every = steps
+
+
+def train_as_reference(config: ConfigDict) -> None:
+    """Adam and summaries as the original's code has them."""
+    config.optimizer.bias_correction = "reference"
+    config.data.count_padding = True
+
+
+def parse_variant(
+    arg: str, names: Mapping[str, object], options: Mapping[str, tuple[str, ...]]
+) -> tuple[str, dict[str, str]]:
+    """Cuts "NAME,OPTION=VALUE" apart; an option that is not given has its first value.
+
+    Raises ValueError with what there is.
+    """
+    name, *rest = arg.split(",")
+    given = dict(option.partition("=")[::2] for option in rest)
+    known = all(value in options.get(key, ()) for key, value in given.items())
+    if name not in names or not known:
+        wanted = "".join(f"[,{key}={'|'.join(values)}]" for key, values in options.items())
+        raise ValueError(f"got {arg!r}, wanted NAME{wanted} with NAME one of {', '.join(names)}")
+    return name, {key: given.get(key, values[0]) for key, values in options.items()}

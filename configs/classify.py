@@ -28,31 +28,31 @@ correction where weights decay; padding counts in summaries).
 
 from ml_collections import ConfigDict
 
-from configs import _text
+from configs import _finetuning, _text
 
 NAMES = dict.fromkeys(("imdb", "yelp2", "yelp5", "dbpedia", "ag", "amazon2", "amazon5", "own"))
 
 
 def get_config(arg: str = "own") -> ConfigDict:
     """The config of a data set; see the top of this file."""
-    name, options = _text.parse_variant(arg, NAMES, {"behaviour": ("fixed", "reference")})
+    name, options = _finetuning.parse_variant(arg, NAMES, {"behaviour": _finetuning.BEHAVIOURS})
     config = _text.text_config("" if name == "own" else name)
     config.data.max_seq_length = 512
     config.data.pad_to_multiple = 64
     if options["behaviour"] == "reference":
-        config.optimizer.bias_correction = "reference"
-        config.data.count_padding = True
+        _finetuning.train_as_reference(config)
     if name == "own":
         config.data.max_seq_length = 256
         config.data.pad_to_multiple = 16
         config.checkpoint.best_metric = ""  # depends on data.kind
     elif name == "imdb":
-        _text.set_schedule(config, rate=2e-5, batch_size=32, steps=4_000, warmup_steps=500)
-        config.train.eval_every = 500
-        config.checkpoint.save_every = 500
+        _finetuning.set_schedule(config, rate=2e-5, batch_size=32, steps=4_000, warmup_steps=500)
+        _finetuning.set_interval(config, 500)
         config.optimizer.epsilon = 1e-8  # the code's default, which the command leaves
     else:
         # The paper prints no warmup; this is that of the authors' scripts for SQuAD and RACE.
-        _text.set_schedule(config, rate=1e-5, batch_size=128, steps=10_000, warmup_steps=1_000)
+        _finetuning.set_schedule(
+            config, rate=1e-5, batch_size=128, steps=10_000, warmup_steps=1_000
+        )
         config.optimizer.weight_decay = 0.01
     return config

@@ -16,7 +16,7 @@ ten runs, EM/F1: XLNet-mid dev 66.8 (66.3)/88.4 (88.1), test 69.3 (68.5)/89.2 (8
 
 from ml_collections import ConfigDict
 
-from configs import squad
+from configs import _finetuning, squad
 
 
 def get_config(arg: str = "behaviour=fixed") -> ConfigDict:
@@ -25,8 +25,7 @@ def get_config(arg: str = "behaviour=fixed") -> ConfigDict:
     config.data.max_answer_length = 40
     config.train.steps = 2_400
     config.optimizer.warmup_steps = 240
-    config.train.eval_every = 400
-    config.checkpoint.save_every = 400
+    _finetuning.set_interval(config, 400)
     return config
 
 

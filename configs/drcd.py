@@ -13,7 +13,7 @@ is ours. Ten runs: `--seeds=10`.
 
 from ml_collections import ConfigDict
 
-from configs import cmrc2018
+from configs import _finetuning, cmrc2018
 
 
 def get_config(arg: str = "behaviour=fixed") -> ConfigDict:
@@ -22,6 +22,5 @@ def get_config(arg: str = "behaviour=fixed") -> ConfigDict:
     config.data.max_answer_length = 30
     config.train.steps = 3_600
     config.optimizer.warmup_steps = 360
-    config.train.eval_every = 600
-    config.checkpoint.save_every = 600
+    _finetuning.set_interval(config, 600)
     return config

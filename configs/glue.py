@@ -32,7 +32,7 @@ Hardware: the authors used TPU v3-8 for mnli and four V100 with 16 GiB for sts-b
 
 from ml_collections import ConfigDict
 
-from configs import _text
+from configs import _finetuning, _text
 
 # Training examples, for warmup over a tenth of the run.
 SIZES = {
@@ -49,20 +49,21 @@ _BATCH = 32
 
 def get_config(arg: str = "sst-2") -> ConfigDict:
     """The config of a task; see the top of this file."""
-    task, options = _text.parse_variant(arg, SIZES, {"behaviour": ("fixed", "reference")})
+    task, options = _finetuning.parse_variant(arg, SIZES, {"behaviour": _finetuning.BEHAVIOURS})
     config = _text.text_config(task)
     config.data.text_a, config.data.text_b = COLUMNS.get(task, ("sentence1", "sentence2"))
     metrics = {"cola": "matthews_correlation", "sts-b": "pearson"}
     config.checkpoint.best_metric = f"dev_{metrics.get(task, 'accuracy')}"
     if options["behaviour"] == "reference":
-        config.optimizer.bias_correction = "reference"
-        config.data.count_padding = True
+        _finetuning.train_as_reference(config)
     if task == "mnli":
         # The paper prints no warmup; this is that of the authors' scripts for SQuAD and RACE.
-        _text.set_schedule(config, rate=2e-5, batch_size=128, steps=10_000, warmup_steps=1_000)
+        _finetuning.set_schedule(
+            config, rate=2e-5, batch_size=128, steps=10_000, warmup_steps=1_000
+        )
         config.optimizer.weight_decay = 0.01
     elif task == "sts-b":
-        _text.set_schedule(config, rate=5e-5, batch_size=32, steps=1_200, warmup_steps=120)
+        _finetuning.set_schedule(config, rate=5e-5, batch_size=32, steps=1_200, warmup_steps=120)
         config.optimizer.epsilon = 1e-8  # the code's default, which the command leaves
     else:
         config.train.batch_size = _BATCH

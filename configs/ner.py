@@ -19,24 +19,18 @@ train.accumulation_steps=2.
 
 from ml_collections import ConfigDict
 
-from configs import _finetuning, _text
+from configs import _finetuning
 
 
 def get_config() -> ConfigDict:
     """The config; see the top of this file."""
     config = _finetuning.base_config("tagging")
     data = config.data
-    data.train = ""
-    data.dev = ""
-    data.test = ""
     data.word_column = 0
     data.tag_column = -1
     data.joined = False
     data.labels = ()
     data.encoding = "utf-8"
-    data.spiece_model = ""
-    data.max_seq_length = 128
-    data.pad_to_multiple = 16
-    _text.set_schedule(config, rate=2e-5, batch_size=16, steps=4_000, warmup_steps=100)
+    _finetuning.set_schedule(config, rate=2e-5, batch_size=16, steps=4_000, warmup_steps=100)
     config.checkpoint.best_metric = "dev_f1"
     return config

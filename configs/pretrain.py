@@ -24,6 +24,8 @@ Scores are those the authors published, after fine-tuning; none is ours.
 
 from ml_collections import ConfigDict
 
+from configs import _shared
+
 BEHAVIOURS = {
     "fixed": {"spans": "words", "bias_correction": "always"},
     "reference": {"spans": "pieces", "bias_correction": "reference"},
@@ -49,31 +51,12 @@ def get_config(arg: str = "tiny") -> ConfigDict:
 
 def _common() -> ConfigDict:
     """What all sizes share: lengths, spans and rates as the paper and both code bases have them."""
-    config = ConfigDict()
-    config.task = "pretraining"
-    config.init_from = ""
-    config.init_optimizer = False
-    config.seed = 0
-
-    config.model = ConfigDict()
+    config = _shared.base_config("pretraining")
     config.model.n_token = 0  # taken from the vocabulary of data.train
     config.model.d_head = 64
     config.model.untie_r = True
-    config.model.dropout = 0.1
-    config.model.activation_dropout = 0.1
-    config.model.attention_dropout = 0.1
-    config.model.causal = False
-    config.model.same_length = False
-    config.model.clamp_len = -1
     config.model.mem_len = 384
-    config.model.dtype = "bfloat16"
-    config.model.scan_layers = True
-    config.model.remat = "none"
-    config.model.init = "normal"
-    config.model.init_std = 0.02
-    config.model.init_range = 0.1
 
-    config.data = ConfigDict()
     config.data.train = ""
     config.data.heldout = ""
     config.data.cache = ""
@@ -88,47 +71,19 @@ def _common() -> ConfigDict:
     config.data.bi_data = True
     config.data.reset_memory = "never"
 
-    config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 4e-4
     config.optimizer.warmup_steps = 40_000
-    config.optimizer.schedule = "polynomial"
-    config.optimizer.min_lr_ratio = 0.0
     config.optimizer.weight_decay = 0.01
-    config.optimizer.beta_1 = 0.9
-    config.optimizer.beta_2 = 0.999
-    config.optimizer.epsilon = 1e-6
-    config.optimizer.bias_correction = "always"
-    config.optimizer.clip = 1.0
-    config.optimizer.layer_decay = 1.0
-    config.optimizer.layer_decay_on = "learning_rate"
 
-    config.train = ConfigDict()
     config.train.steps = 500_000
-    config.train.epochs = 0.0
     config.train.batch_size = 512
-    config.train.accumulation_steps = 1
-    config.train.eval_every = 0
     config.train.eval_steps = 50
-    config.train.eval_batch_size = 0
 
-    config.checkpoint = ConfigDict()
     config.checkpoint.save_every = 5_000
     config.checkpoint.keep = 3
     config.checkpoint.keep_every = 100_000
-    config.checkpoint.asynchronous = True
-    config.checkpoint.best_metric = ""
 
-    config.report = ConfigDict()
     config.report.log_every = 100
-    config.report.tensorboard = True
-    config.report.profile_start = -1
-    config.report.profile_steps = 5
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1  # the rest of the devices
-    config.mesh.fsdp = 1
-    config.mesh.model = 1
-    config.mesh.processes = 0
     return config
 
 

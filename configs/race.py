@@ -23,38 +23,31 @@ no cut grow by the options before; that is always mended here.
 
 from ml_collections import ConfigDict
 
-from configs import _finetuning, _text
+from configs import _finetuning
 
 BATCHES = {"script": 32, "batch8": 8, "paper": 32}
 
 
 def get_config(arg: str = "script") -> ConfigDict:
     """The config of a recipe; see the top of this file."""
-    recipe, options = _text.parse_variant(arg, BATCHES, {"behaviour": ("fixed", "reference")})
-    config = _finetuning.base_config("multiple_choice")
+    recipe, options = _finetuning.parse_variant(arg, BATCHES, {"behaviour": _finetuning.BEHAVIOURS})
+    config = _finetuning.base_config("multiple_choice", summary=True)
     data = config.data
     data.folder = ""
-    data.train = ""
-    data.dev = ""
-    data.test = ""
     data.levels = "both"
     data.encoding = "utf-8"
-    data.spiece_model = ""
     data.max_seq_length = 512
     data.max_question_length = 128
     data.pad_to_multiple = 64
-    data.summary_type = "last"
-    data.use_projection = True
-    data.count_padding = False
     batch_size = BATCHES[recipe]
-    _text.set_schedule(config, rate=2e-5, batch_size=batch_size, steps=12_000, warmup_steps=1_000)
-    config.train.eval_every = 1_000
+    _finetuning.set_schedule(
+        config, rate=2e-5, batch_size=batch_size, steps=12_000, warmup_steps=1_000
+    )
+    _finetuning.set_interval(config, 1_000)
     config.train.eval_batch_size = 32
-    config.checkpoint.save_every = 1_000
     config.checkpoint.best_metric = "dev_accuracy"
     if options["behaviour"] == "reference":
-        config.optimizer.bias_correction = "reference"
-        config.data.count_padding = True
+        _finetuning.train_as_reference(config)
     if recipe == "paper":
         config.optimizer.weight_decay = 0.01
     return config

@@ -28,26 +28,14 @@ from configs import _finetuning
 from xlnet_jax.tasks import qa_config
 
 RECIPES = ("script", "paper", "base")
-VERSIONS = ("2.0", "1.1")
+VERSIONS = dict.fromkeys(("2.0", "1.1"))
 
 
 def get_config(arg: str = "2.0") -> ConfigDict:
     """The config of a version, a recipe and a behaviour; see the top of this file."""
-    version, *rest = arg.split(",")
-    options = {"recipe": "script", "behaviour": "fixed"}
-    given = dict(option.partition("=")[::2] for option in rest)
-    options |= given
-    if (
-        version not in VERSIONS
-        or not given.keys() <= {"recipe", "behaviour"}
-        or options["recipe"] not in RECIPES
-        or options["behaviour"] not in BEHAVIOURS
-    ):
-        raise ValueError(
-            f"got {arg!r}, wanted VERSION[,recipe=RECIPE][,behaviour=BEHAVIOUR] with VERSION"
-            f" {' or '.join(VERSIONS)}, RECIPE one of {', '.join(RECIPES)} and BEHAVIOUR one of"
-            f" {', '.join(BEHAVIOURS)}"
-        )
+    version, options = _finetuning.parse_variant(
+        arg, VERSIONS, {"recipe": RECIPES, "behaviour": tuple(BEHAVIOURS)}
+    )
     config = span_qa_config(BEHAVIOURS[options["behaviour"]])
     config.data.answerability = version == "2.0"
     config.checkpoint.best_metric = "dev_best_f1" if version == "2.0" else "dev_f1"
@@ -64,11 +52,7 @@ def span_qa_config(behaviour: dict[str, str]) -> ConfigDict:
     """What all span question answering shares: the original script's defaults."""
     config = _finetuning.base_config("span_qa")
     data = config.data
-    data.train = ""
-    data.dev = ""
-    data.test = ""
     data.predict = ""
-    data.spiece_model = ""
     data.answerability = True
     data.scoring = "squad"
     data.max_seq_length = 512
@@ -86,20 +70,14 @@ def span_qa_config(behaviour: dict[str, str]) -> ConfigDict:
     for key, value in behaviour.items():
         data[key] = value
 
-    config.optimizer.learning_rate = 3e-5
-    config.optimizer.warmup_steps = 1_000
-    config.optimizer.epsilon = 1e-6
     config.optimizer.layer_decay = 0.75
     config.optimizer.layer_decay_on = "gradient"
     if behaviour == BEHAVIOURS["reference"]:
         config.optimizer.bias_correction = "reference"
 
-    config.train.steps = 8_000
-    config.train.epochs = 0.0
-    config.train.batch_size = 48
-    config.train.eval_every = 1_000
+    _finetuning.set_schedule(config, rate=3e-5, batch_size=48, steps=8_000, warmup_steps=1_000)
+    _finetuning.set_interval(config, 1_000)
     config.train.eval_batch_size = 32
-    config.checkpoint.save_every = 1_000
     return config
 
 
