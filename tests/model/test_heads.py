@@ -69,7 +69,7 @@ def test_classes_are_read_off_the_summary():
 
 
 def test_choices_share_one_score_and_do_not_see_each_other():
-    model = MultipleChoice(small.CONFIG, EXACT, "mean")
+    model = MultipleChoice(small.CONFIG, EXACT, summary_type="mean")
     scorer = SequenceClassifier(small.CONFIG, EXACT, 1, "mean")
     shape = (2, 3, small.TOKENS)
     padding = np.arange(small.TOKENS) < np.arange(6)[:, None] % 3

@@ -18,7 +18,7 @@ from tests.parity.feature_files import example_counts, parsed_records, tokenizer
 from xlnet_jax.data import readers_published
 from xlnet_jax.data.readers import TextExample
 from xlnet_jax.data.readers_rows import Oddities
-from xlnet_jax.tasks.finetuning import Features
+from xlnet_jax.tasks.features import Features
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD, truncated_lengths
 from xlnet_jax.tasks.text_splits import TextSplit, make_split
 

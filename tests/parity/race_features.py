@@ -20,7 +20,7 @@ from tests.parity.feature_files import example_counts, parsed_records, tokenizer
 from xlnet_jax.data.readers_race import ChoiceExample, read_race
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.tasks.choice_features import Choices, join_choices, make_split
-from xlnet_jax.tasks.finetuning import Features
+from xlnet_jax.tasks.features import Features
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD, Ragged
 
 _NAME = "classifier_features/race"

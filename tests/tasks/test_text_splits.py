@@ -212,7 +212,7 @@ def test_folders_of_own_texts(tmp_path):
         ({"labels": ("a",)}, "config.data.labels is ('a',), wanted at least two, each once"),
         ({"labels": ("a", "a")}, "config.data.labels is ('a', 'a'), wanted at least two"),
         ({"labels": (1, 2)}, "config.data.labels is (1, 2), wanted a tuple of texts"),
-        ({"max_seq_length": 3}, "config.data.max_seq_length is 3 and"),
+        ({"max_seq_length": 3}, "config.data.max_seq_length is 3, wanted at least 4"),
         ({"text_a": ""}, "config.data.text_a is empty; give the column of the text"),
         ({"kind": "multi_label", "label_separator": ""}, "config.data.label_separator is empty"),
         ({"name": "rte"}, "config.data.folder is empty; give the folder of 'rte', with train.tsv"),

@@ -66,17 +66,9 @@ class SequenceClassifier(nn.Module):
         )
         self.logits = logits_layer(self.num_outputs, self.run)
 
-    def __call__(
-        self,
-        tokens: Int[Array, "B T"],
-        *,
-        segment_ids: Int[Array, "B T"] | None = None,
-        padding: Bool[Array, "B T"] | None = None,
-        train: bool = False,
-    ) -> Float[Array, "B C"]:
-        """`padding` is True at padding; `train` needs the "dropout" random stream."""
-        pooled = self.pooled(tokens, segment_ids=segment_ids, padding=padding, train=train)
-        return self.logits(pooled)
+    def __call__(self, tokens: Int[Array, "B T"], **inputs: Any) -> Float[Array, "B C"]:
+        """Logits; arguments are those of `pooled`."""
+        return self.logits(self.pooled(tokens, **inputs))
 
     def pooled(
         self,
@@ -86,50 +78,31 @@ class SequenceClassifier(nn.Module):
         padding: Bool[Array, "B T"] | None = None,
         train: bool = False,
     ) -> Float[Array, "B D"]:
-        """The summary that the logits are made from."""
+        """The summary that the logits are made from.
+
+        `padding` is True at padding; `train` needs the "dropout" random stream.
+        """
         output = self.xlnet(tokens, segment_ids=segment_ids, padding=padding, train=train)
         return self.summary(output.hidden, padding=padding, train=train)
 
 
-class MultipleChoice(nn.Module):
+class MultipleChoice(SequenceClassifier):
     """One score for each of C choices, each read with its own copy of the text.
 
     Parameters as in `SequenceClassifier`, with one output. Source: `get_race_loss` in the
     original's function_builder.py.
     """
 
-    config: XLNetConfig
-    run: RunConfig
-    summary_type: str = "last"
-    use_projection: bool = True
-    count_padding: bool = False
+    num_outputs: int = 1
 
-    def setup(self) -> None:
-        """Builds network, summary and score."""
-        self.xlnet = XLNet(self.config, self.run)
-        self.summary = SequenceSummary(
-            self.config, self.run, self.summary_type, self.use_projection, self.count_padding
-        )
-        self.logits = logits_layer(1, self.run)
+    def __call__(self, tokens: Int[Array, "B C T"], **inputs: Any) -> Float[Array, "B C"]:
+        """Logits of the choices; arguments are those of `pooled`, arrays [B, C, T]."""
 
-    def __call__(
-        self,
-        tokens: Int[Array, "B C T"],
-        *,
-        segment_ids: Int[Array, "B C T"] | None = None,
-        padding: Bool[Array, "B C T"] | None = None,
-        train: bool = False,
-    ) -> Float[Array, "B C"]:
-        """Logits of the choices; `padding` is True at padding."""
+        def rows(value: Any) -> Any:
+            return value.reshape(-1, value.shape[-1]) if hasattr(value, "reshape") else value
 
-        rows = (-1, tokens.shape[-1])
-        segments = None if segment_ids is None else segment_ids.reshape(rows)
-        is_padding = None if padding is None else padding.reshape(rows)
-        output = self.xlnet(
-            tokens.reshape(rows), segment_ids=segments, padding=is_padding, train=train
-        )
-        pooled = self.summary(output.hidden, padding=is_padding, train=train)
-        return self.logits(pooled).reshape(tokens.shape[:2])
+        arrays = {name: rows(value) for name, value in inputs.items()}
+        return super().__call__(rows(tokens), **arrays).reshape(tokens.shape[:2])
 
 
 class TokenTagger(nn.Module):

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from xlnet_jax.data.readers_rows import Oddities
-from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.heads import SequenceClassifier
 from xlnet_jax.tasks import losses, scores
-from xlnet_jax.tasks.finetuning import Features, FineTuningTask
+from xlnet_jax.tasks.features import Features
+from xlnet_jax.tasks.finetuning import FineTuningTask
 from xlnet_jax.tasks.prediction_files import say, write_predictions
 from xlnet_jax.tasks.task import Batch, Context, Params
-from xlnet_jax.tasks.text_config import TextDataConfig, tokenizer_of, validate_summary
+from xlnet_jax.tasks.text_config import TextDataConfig
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
 from xlnet_jax.tasks.text_splits import (
     TextSplit,
@@ -43,39 +43,20 @@ class DataConfig(TextDataConfig):
         threshold: two classes: the second is predicted if its logit is above that of the first by
             more than this; several labels: those with a logit above this (`predict_threshold` of
             the original).
-        summary_type: "last", "first", "mean" or "attn"; see `model.summary`.
-        use_projection: dense and tanh behind the summary.
-        count_padding: whether padding counts in the summaries "first" and "mean", as in the
-            original; needs `pad_to_multiple` 0. False takes them over the text alone.
     """
 
     threshold: float = 0.0
-    summary_type: str = "last"
-    use_projection: bool = True
-    count_padding: bool = False
-
-    def validate(self) -> None:
-        """Raises ValueError naming the key that does not fit."""
-        super().validate()
-        validate_summary(self.summary_type, self.count_padding, self.pad_to_multiple)
 
 
-class ClassificationTask(FineTuningTask):
+class ClassificationTask(FineTuningTask[DataConfig, TextSplit]):
     """Texts with a class, a number, or several labels each.
 
     Attributes:
-        data: the config.
         labels: names of the classes; () for regression.
     """
 
-    def __init__(self, data: DataConfig, context: Context, tokenizer: Tokenizer):
-        super().__init__(
-            context,
-            tokenizer,
-            max_length=data.max_seq_length,
-            pad_to_multiple=data.pad_to_multiple,
-        )
-        self.data = data
+    def __init__(self, data: DataConfig, context: Context):
+        super().__init__(data, context)
         self.kind = data.resolved_kind
         self.labels = find_labels(data)
         self.eval_splits = evaluation_splits(data)
@@ -87,21 +68,22 @@ class ClassificationTask(FineTuningTask):
             data.use_projection,
             data.count_padding,
         )
-        self._splits: dict[str, TextSplit] = {}
 
-    def read(self, split: str) -> TextSplit:
-        """A split, read and tokenized once; raises ValueError or OSError for wrong input."""
-        if split not in self._splits:
-            oddities = Oddities()
-            self._splits[split] = make_split(
-                open_split(self.data, split, oddities),
-                self.tokenizer,
-                labels=self.labels,
-                max_length=self.data.max_seq_length,
-                oddities=oddities,
-                keep_names=split != "train",
-            )
-        return self._splits[split]
+    def read_split(self, split: str) -> TextSplit:
+        """See `FineTuningTask`."""
+        oddities = Oddities()
+        return make_split(
+            open_split(self.data, split, oddities),
+            self.tokenizer,
+            labels=self.labels,
+            max_length=self.data.max_seq_length,
+            oddities=oddities,
+            keep_names=split != "train",
+        )
+
+    def notes(self, split: str) -> list[str]:
+        """See `FineTuningTask`."""
+        return self.read(split).notes
 
     def make_features(self, split: str) -> Features:
         """See `FineTuningTask`; a split without labels has none among its values."""
@@ -114,20 +96,6 @@ class ClassificationTask(FineTuningTask):
             {"tokens": PAD_TOKEN, "segment_ids": SEGMENT_PAD},
             "left",
         )
-
-    @property
-    def introduction(self) -> str:
-        """What was dropped or cut in all data at hand, and the training data in a line."""
-        notes = [note for split in ("train", *self.eval_splits) for note in self.read(split).notes]
-        return "\n".join([*notes, super().introduction])
-
-    def describe_heldout(self) -> dict[str, Any]:
-        """How many features are evaluated on, and what was dropped or cut."""
-        notes = {f"{split}_notes": self.read(split).notes for split in self.eval_splits}
-        return {
-            **super().describe_heldout(),
-            **{key: lines for key, lines in notes.items() if lines},
-        }
 
     def resolved_data(self) -> dict[str, Any]:
         """The labels, if they were found in the data."""
@@ -197,7 +165,7 @@ class ClassificationTask(FineTuningTask):
             answers = [self.labels[value] for value in found]
         details = {"logits": [[float(value) for value in row] for row in logits]}
         guids = self.read(split).guids or [f"{split}-{number}" for number in range(len(answers))]
-        say(self.read(split).notes)
+        say(self.notes(split))
         write_predictions(output, self._stem(split), guids, answers, details)
 
     def _stem(self, split: str) -> str:
@@ -213,4 +181,4 @@ def make_task(data: DataConfig, context: Context) -> ClassificationTask:
 
     Raises ValueError or OSError for wrong input, ValueError if there is no vocabulary.
     """
-    return ClassificationTask(data, context, tokenizer_of(context))
+    return ClassificationTask(data, context)

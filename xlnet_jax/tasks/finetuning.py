@@ -1,4 +1,4 @@
-"""What all fine-tuning tasks share: features of any length, batches of like lengths, one step.
+"""What all fine-tuning tasks share: keys of the config, features of a split, one step.
 
 A task file makes `Features` from text and says what the network's outputs mean; batches are a
 function of (seed, epoch, step), so the data position is the step here too.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
 import jax
@@ -18,146 +17,125 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.config import XLNetConfig
+from xlnet_jax.model.summary import SUMMARY_TYPES
+from xlnet_jax.tasks.features import Features, bucket_lengths, evaluation_order, training_order
 from xlnet_jax.tasks.flops import useful_flops
 from xlnet_jax.tasks.task import Batch, Context, LossSum, Params
 
-_BATCHES_SORTED_TOGETHER = 64  # more is faster and less random
-_ORDER = 0x4F52  # keeps these draws apart from all others
+
+@dataclasses.dataclass(frozen=True)
+class FineTuningConfig:
+    """The keys of section `data` that every fine-tuning task has.
+
+    Attributes:
+        train, dev, test: files (or what else the task reads); "" for none.
+        spiece_model: SentencePiece model, where neither weights nor run bring one.
+        max_seq_length: tokens of a sequence.
+        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0 pads all to
+            `max_seq_length`.
+    """
+
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    spiece_model: str = ""
+    max_seq_length: int = 128
+    pad_to_multiple: int = 16
+
+    def validate(self) -> None:
+        """Raises ValueError naming the key that does not fit."""
+        if self.pad_to_multiple < 0:
+            raise ValueError(
+                f"config.data.pad_to_multiple is {self.pad_to_multiple}, wanted at least 0"
+            )
+
+    def file(self, split: str) -> str:
+        """What the config gives for a split; raises ValueError if that is nothing."""
+        names = [field.name for field in dataclasses.fields(self)]
+        path = getattr(self, split) if split in names else ""
+        if not path:
+            raise ValueError(f"config.data.{split} is empty; set --config.data.{split}=FILE")
+        return path
 
 
 @dataclasses.dataclass(frozen=True)
-class Features:
-    """Model inputs of one split.
+class SummaryConfig(FineTuningConfig):
+    """The keys of tasks that make one vector of a sequence.
 
     Attributes:
-        sequences: name -> one array [..., L] a feature, L its own length, the same for all names;
-            "tokens" is always there.
-        values: name -> [num_features, ...], what has no length of its own.
-        fill: padding of each sequence.
-        side: where padding goes.
+        summary_type: "last", "first", "mean" or "attn"; see `model.summary`.
+        use_projection: dense and tanh behind the summary.
+        count_padding: whether padding counts in the summaries "first" and "mean", as in the
+            original; needs `pad_to_multiple` 0. False takes them over the text alone.
     """
 
-    sequences: Mapping[str, Sequence[np.ndarray]]
-    values: Mapping[str, np.ndarray]
-    fill: Mapping[str, int]
-    side: Literal["left", "right"]
+    summary_type: str = "last"
+    use_projection: bool = True
+    count_padding: bool = False
 
-    def __len__(self) -> int:
-        return len(self.sequences["tokens"])
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each feature, int64 [num_features]."""
-        return np.array([tokens.shape[-1] for tokens in self.sequences["tokens"]], np.int64)
-
-    def sha256(self) -> str:
-        """Of everything in it."""
-        digest = hashlib.sha256()
-        for name in sorted(self.sequences):
-            for array in self.sequences[name]:
-                digest.update(np.ascontiguousarray(array).tobytes())
-        for name in sorted(self.values):
-            digest.update(np.ascontiguousarray(self.values[name]).tobytes())
-        return digest.hexdigest()
-
-    def batch(self, index: np.ndarray, length: int) -> dict[str, np.ndarray]:
-        """Features `index` (-1: a row that fills up, weight 0), padded to `length`.
-
-        Beside the sequences [B, ..., length] and values: "padding", "weight" and "index".
-        """
-        batch: dict[str, np.ndarray] = {}
-        chosen = np.maximum(index, 0)
-        # A row that fills up may copy a feature that is longer than this batch.
-        own = [min(self.sequences["tokens"][i].shape[-1], length) for i in chosen]
-        starts = [length - n if self.side == "left" else 0 for n in own]
-        for name, arrays in self.sequences.items():
-            lead = arrays[chosen[0]].shape[:-1]
-            padded = np.full((len(index), *lead, length), self.fill[name], arrays[0].dtype)
-            for row, (i, start, n) in enumerate(zip(chosen, starts, own, strict=True)):
-                padded[row, ..., start : start + n] = arrays[i][..., :n]
-            wide = np.bool_ if padded.dtype == np.bool_ else np.int32
-            batch[name] = padded.astype(wide)
-        padding = np.ones((len(index), *lead, length), bool)
-        for row, (start, n) in enumerate(zip(starts, own, strict=True)):
-            padding[row, ..., start : start + n] = False
-        batch["padding"] = padding
-        batch |= {name: values[chosen] for name, values in self.values.items()}
-        batch["weight"] = (index >= 0).astype(np.float32)
-        batch["index"] = index.astype(np.int32)
-        return batch
+    def validate(self) -> None:
+        """Raises ValueError naming the key that does not fit."""
+        super().validate()
+        if self.summary_type not in SUMMARY_TYPES:
+            raise ValueError(
+                f"config.data.summary_type is {self.summary_type!r}, wanted one of"
+                f" {', '.join(SUMMARY_TYPES)}"
+            )
+        if self.count_padding and self.summary_type in ("first", "mean") and self.pad_to_multiple:
+            raise ValueError(
+                f"config.data.count_padding=True makes summary_type {self.summary_type!r} depend"
+                " on the padded length: wanted config.data.pad_to_multiple 0, got"
+                f" {self.pad_to_multiple}"
+            )
 
 
-def bucket_lengths(lengths: np.ndarray, max_length: int, pad_to_multiple: int) -> np.ndarray:
-    """Length that each feature is padded to: the next multiple, or the maximum if that is 0."""
-    if pad_to_multiple == 0:
-        return np.full(lengths.shape, max_length, np.int64)
-    return np.minimum(-(-lengths // pad_to_multiple) * pad_to_multiple, max_length)
+ConfigT = TypeVar("ConfigT", bound=FineTuningConfig)
+SplitT = TypeVar("SplitT")
 
 
-def training_order(
-    padded: np.ndarray, batch_size: int, seed: int, epoch: int
-) -> list[tuple[np.ndarray, int]]:
-    """(features, length) of each batch of an epoch; every feature once, the last rows filled up.
-
-    Features are shuffled, then sorted by length within stretches of some dozens of batches, and
-    the batches are shuffled again.
-    """
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, _ORDER])))
-    order = random.permutation(len(padded))
-    stretch = _BATCHES_SORTED_TOGETHER * batch_size
-    batches = []
-    for first in range(0, len(order), stretch):
-        part = order[first : first + stretch]
-        batches += _cut(part[np.argsort(padded[part], kind="stable")], padded, batch_size)
-    return [batches[i] for i in random.permutation(len(batches))]
-
-
-def evaluation_order(padded: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, int]]:
-    """(features, length) of each batch: by length, every feature once, the last rows filled up."""
-    return _cut(np.argsort(padded, kind="stable"), padded, batch_size)
-
-
-def _cut(order: np.ndarray, padded: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, int]]:
-    batches = []
-    for first in range(0, len(order), batch_size):
-        index = order[first : first + batch_size]
-        filled = np.full(batch_size, -1, np.int64)
-        filled[: len(index)] = index
-        batches.append((filled, int(padded[index].max())))
-    return batches
-
-
-class FineTuningTask(abc.ABC):
+class FineTuningTask(abc.ABC, Generic[ConfigT, SplitT]):
     """The engine's view of a task whose examples each have an answer; see `tasks.task`.
 
-    A subclass sets `model`, `eval_splits`, and what the abstract methods say. `max_length` and
-    `pad_to_multiple` are the task's config keys of that name.
+    A subclass sets `model` and what the abstract methods say. SplitT is what it keeps of a split.
+
+    Attributes:
+        data: the config.
+        tokenizer: the vocabulary.
+        eval_splits: the splits that are evaluated on.
     """
 
     model: nn.Module
-    eval_splits: Sequence[str] = ()
     rows_per_group = 1
 
-    def __init__(
-        self, context: Context, tokenizer: Tokenizer, *, max_length: int, pad_to_multiple: int
-    ):
-        self.tokenizer = tokenizer
-        self.network: XLNetConfig = context.network(tokenizer.vocab_size)
+    def __init__(self, data: ConfigT, context: Context):
+        """Raises ValueError if there is no vocabulary."""
+        if context.tokenizer is None:
+            raise ValueError(
+                "there is no vocabulary: set config.init_from, or config.data.spiece_model to a"
+                " SentencePiece model"
+            )
+        self.data = data
+        self.tokenizer = context.tokenizer
+        self.network: XLNetConfig = context.network(self.tokenizer.vocab_size)
         self.run = context.run
         self.global_batch_size = context.batch_size
+        self.eval_splits: Sequence[str] = ("dev",) if data.dev else ()
         self._context = context
-        self._max_length, self._multiple = max_length, pad_to_multiple
+        self._splits: dict[str, SplitT] = {}
         self._features: dict[str, Features] = {}
 
     @abc.abstractmethod
-    def make_features(self, split: str) -> Features:
-        """Reads a split: "train", one of `eval_splits`, or what else the config names.
+    def read_split(self, split: str) -> SplitT:
+        """Reads and tokenizes a split.
 
         Raises ValueError or OSError for wrong input, ValueError for a split that the config does
         not give.
         """
+
+    @abc.abstractmethod
+    def make_features(self, split: str) -> Features:
+        """Those of a split; raises as `read_split` does."""
 
     @abc.abstractmethod
     def example_losses(
@@ -181,6 +159,17 @@ class FineTuningTask(abc.ABC):
         """What is suspicious about the predictions; "" if nothing."""
         del split, predictions
         return ""
+
+    def notes(self, split: str) -> Sequence[str]:
+        """What was dropped or cut in a split, and how much of it."""
+        del split
+        return ()
+
+    def read(self, split: str) -> SplitT:
+        """A split, read once; raises as `read_split` does."""
+        if split not in self._splits:
+            self._splits[split] = self.read_split(split)
+        return self._splits[split]
 
     def features(self, split: str) -> Features:
         """Those of a split, made once.
@@ -264,12 +253,14 @@ class FineTuningTask(abc.ABC):
 
     @property
     def introduction(self) -> str:
-        """Examples and lengths of the training data."""
+        """What was dropped or cut in all data at hand, and the training data in a line."""
         lengths = self.features("train").lengths
-        return (
+        notes = [note for split in ("train", *self.eval_splits) for note in self.notes(split)]
+        line = (
             f"{len(lengths):,} training features of {lengths.mean():.0f} tokens on average, at most"
             f" {lengths.max()}, in {self.steps_per_epoch:,} steps an epoch"
         )
+        return "\n".join([*notes, line])
 
     @property
     def has_heldout(self) -> bool:
@@ -277,8 +268,13 @@ class FineTuningTask(abc.ABC):
         return bool(self.eval_splits)
 
     def describe_heldout(self) -> dict[str, Any]:
-        """How many features are evaluated on."""
-        return {f"{split}_features": len(self.features(split)) for split in self.eval_splits}
+        """How many features are evaluated on, and what was dropped or cut."""
+        found: dict[str, Any] = {}
+        for split in self.eval_splits:
+            found[f"{split}_features"] = len(self.features(split))
+            if notes := self.notes(split):
+                found[f"{split}_notes"] = notes
+        return found
 
     def resolved_data(self) -> dict[str, Any]:
         """Keys of section `data` that the data themselves have answered (labels, say).
@@ -317,4 +313,6 @@ class FineTuningTask(abc.ABC):
 
     def _padded(self, split: str) -> tuple[Features, np.ndarray]:
         features = self.features(split)
-        return features, bucket_lengths(features.lengths, self._max_length, self._multiple)
+        return features, bucket_lengths(
+            features.lengths, self.data.max_seq_length, self.data.pad_to_multiple
+        )

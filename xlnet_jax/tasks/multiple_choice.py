@@ -16,54 +16,41 @@ from etils import epath
 from jaxtyping import Array, Float
 
 from xlnet_jax.data.readers_race import LEVELS, read_race
-from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.heads import MultipleChoice
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.choice_features import Choices, ChoiceSplit, make_split
-from xlnet_jax.tasks.finetuning import Features, FineTuningTask
+from xlnet_jax.tasks.features import Features
+from xlnet_jax.tasks.finetuning import FineTuningTask, SummaryConfig
 from xlnet_jax.tasks.prediction_files import write_predictions
 from xlnet_jax.tasks.task import Batch, Context, Params
-from xlnet_jax.tasks.text_config import tokenizer_of, validate_summary
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Section `data` of a config.
+class DataConfig(SummaryConfig):
+    """Section `data` of a config; see also `SummaryConfig`.
 
     Attributes:
         folder: RACE as unpacked, with folders train, dev and test.
         train, dev, test: other folders (or single files) in their place; "" for those of `folder`.
         levels: "middle", "high" or "both".
         encoding: of the files.
-        spiece_model: SentencePiece model, where neither weights nor run bring one.
         max_seq_length: tokens of a sequence; the text is cut.
         max_question_length: tokens of question and option; more are cut off at the beginning.
-        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0 pads all to
-            `max_seq_length`.
-        summary_type, use_projection: see `model.summary`.
-        count_padding: whether padding counts in the summaries "first" and "mean", as in the
-            original; needs `pad_to_multiple` 0. False takes them over the text alone.
     """
 
     folder: str = ""
-    train: str = ""
-    dev: str = ""
-    test: str = ""
     levels: str = "both"
     encoding: str = "utf-8"
-    spiece_model: str = ""
     max_seq_length: int = 512
     max_question_length: int = 128
     pad_to_multiple: int = 64
-    summary_type: str = "last"
-    use_projection: bool = True
-    count_padding: bool = False
 
     def validate(self) -> None:
         """Raises ValueError naming the key that does not fit."""
+        super().validate()
         if not (self.folder or self.train or self.dev or self.test):
             raise ValueError(
                 "config.data.folder is empty; give the folder of RACE, with train, dev and test"
@@ -78,11 +65,6 @@ class DataConfig:
                 f"config.data.max_question_length is {self.max_question_length}, wanted 1 to"
                 f" {self.max_seq_length - 3} (config.data.max_seq_length less three)"
             )
-        if self.pad_to_multiple < 0:
-            raise ValueError(
-                f"config.data.pad_to_multiple is {self.pad_to_multiple}, wanted at least 0"
-            )
-        validate_summary(self.summary_type, self.count_padding, self.pad_to_multiple)
 
     def path(self, split: str) -> str:
         """Folder or file of a split; raises ValueError if the config gives none."""
@@ -92,34 +74,29 @@ class DataConfig:
         return own or str(epath.Path(self.folder) / split)
 
 
-class MultipleChoiceTask(FineTuningTask):
+class MultipleChoiceTask(FineTuningTask[DataConfig, ChoiceSplit]):
     """Questions with options, of which one is right."""
 
-    def __init__(self, data: DataConfig, context: Context, tokenizer: Tokenizer):
-        super().__init__(
-            context,
-            tokenizer,
-            max_length=data.max_seq_length,
-            pad_to_multiple=data.pad_to_multiple,
-        )
-        self.data = data
+    def __init__(self, data: DataConfig, context: Context):
+        super().__init__(data, context)
         self.eval_splits = ("dev",) if data.dev or data.folder else ()
         self.model = MultipleChoice(
-            self.network, self.run, data.summary_type, data.use_projection, data.count_padding
+            self.network,
+            self.run,
+            summary_type=data.summary_type,
+            use_projection=data.use_projection,
+            count_padding=data.count_padding,
         )
-        self._splits: dict[str, ChoiceSplit] = {}
 
-    def read(self, split: str) -> ChoiceSplit:
-        """A split, read and tokenized once; raises ValueError or OSError for wrong input."""
-        if split not in self._splits:
-            levels = LEVELS if self.data.levels == "both" else (self.data.levels,)
-            self._splits[split] = make_split(
-                read_race(self.data.path(split), levels, encoding=self.data.encoding),
-                self.tokenizer,
-                max_length=self.data.max_seq_length,
-                max_question_length=self.data.max_question_length,
-            )
-        return self._splits[split]
+    def read_split(self, split: str) -> ChoiceSplit:
+        """See `FineTuningTask`."""
+        levels = LEVELS if self.data.levels == "both" else (self.data.levels,)
+        return make_split(
+            read_race(self.data.path(split), levels, encoding=self.data.encoding),
+            self.tokenizer,
+            max_length=self.data.max_seq_length,
+            max_question_length=self.data.max_question_length,
+        )
 
     def make_features(self, split: str) -> Features:
         """See `FineTuningTask`; a split without answers has none among its values."""
@@ -192,4 +169,4 @@ class MultipleChoiceTask(FineTuningTask):
 
 def make_task(data: DataConfig, context: Context) -> MultipleChoiceTask:
     """The task of a config; raises ValueError if there is no vocabulary."""
-    return MultipleChoiceTask(data, context, tokenizer_of(context))
+    return MultipleChoiceTask(data, context)

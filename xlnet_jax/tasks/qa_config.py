@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any, Literal
 
+from xlnet_jax.tasks.finetuning import FineTuningConfig
+
 _SEPARATORS = 3  # <sep> behind the paragraph, <sep> behind the question, <cls>
 _CHOICES: dict[str, tuple[str, ...]] = {
     "scoring": ("squad", "chinese"),
@@ -18,7 +20,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(FineTuningConfig):
     """Section `data` of a config: files, windows, extraction of answers. Lengths in pieces.
 
     Attributes:
@@ -26,13 +28,10 @@ class DataConfig:
         dev: json to evaluate on; "" for none.
         test: another json, for `predict --split=test`; "" for none.
         predict: set by `predict --input`; "-" is standard input.
-        spiece_model: SentencePiece model, where neither weights nor run bring one.
         answerability: whether questions may have no answer: the third head, and null odds.
         scoring: "squad" (official rules of SQuAD 1.1 and 2.0: words) or "chinese" (those of CMRC
             2018 and DRCD: characters, longest common substring).
         max_seq_length: of a window with its question.
-        pad_to_multiple: windows of a batch are padded to a multiple of this; 0: to
-            `max_seq_length`.
         doc_stride: between the beginnings of the windows of a long paragraph.
         max_query_length: of a question; what is longer goes by `long_questions`.
         max_answer_length: of an answer.
@@ -58,11 +57,7 @@ class DataConfig:
         num_threads: for SentencePiece; 0 for one a core.
     """
 
-    train: str = ""
-    dev: str = ""
-    test: str = ""
     predict: str = ""
-    spiece_model: str = ""
     answerability: bool = True
     scoring: Literal["squad", "chinese"] = "squad"
     max_seq_length: int = 512

@@ -17,54 +17,36 @@ from jaxtyping import Array, Float
 from xlnet_jax.data import squad_json
 from xlnet_jax.data.squad_json import QuestionFile
 from xlnet_jax.data.storage import write_atomic
-from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.span_head import SpanExtractor
 from xlnet_jax.tasks import answer_decoding, losses, qa_boundaries
 from xlnet_jax.tasks.answer_decoding import Beams, Decoded
 from xlnet_jax.tasks.answers import squad_report
 from xlnet_jax.tasks.chinese_answers import chinese_report
-from xlnet_jax.tasks.finetuning import Features, FineTuningTask
+from xlnet_jax.tasks.features import Features
+from xlnet_jax.tasks.finetuning import FineTuningTask
 from xlnet_jax.tasks.qa_config import DataConfig
 from xlnet_jax.tasks.qa_features import SEGMENT_PADDING, SpanWindows, make_windows
 from xlnet_jax.tasks.task import Batch, Context, Params
-from xlnet_jax.tasks.text_config import tokenizer_of
 
 __all__ = ["DataConfig", "SpanQATask", "make_task"]
 
 _PAD_TOKEN = 0  # as the original pads, not the id of <pad>
-_SPLITS = ("train", "dev", "test", "predict")
 _BLANK_SHARE = 0.5  # of questions without any span, above which something is wrong
 
 
-class SpanQATask(FineTuningTask):
+class SpanQATask(FineTuningTask[DataConfig, tuple[QuestionFile, SpanWindows]]):
     """Questions whose answers are stretches of a paragraph."""
 
-    def __init__(self, data: DataConfig, context: Context, tokenizer: Tokenizer):
-        super().__init__(
-            context,
-            tokenizer,
-            max_length=data.max_seq_length,
-            pad_to_multiple=data.pad_to_multiple,
-        )
-        self.data = data
-        self.eval_splits = ("dev",) if data.dev else ()
+    def __init__(self, data: DataConfig, context: Context):
+        super().__init__(data, context)
         self.model = SpanExtractor(self.network, self.run, data.answerability)
-        self._read: dict[str, tuple[QuestionFile, SpanWindows]] = {}
 
-    def read(self, split: str) -> tuple[QuestionFile, SpanWindows]:
-        """The file of a split and its windows, made once.
-
-        Raises ValueError or OSError for wrong input.
-        """
-        if split not in self._read:
-            path = getattr(self.data, split) if split in _SPLITS else ""
-            if not path:
-                raise ValueError(f"config.data.{split} is empty; set --config.data.{split}=FILE")
-            file = squad_json.read(path)
-            windows = make_windows(file, self.tokenizer, self.data, training=split == "train")
-            self._list_dropped(split, windows)
-            self._read[split] = file, windows
-        return self._read[split]
+    def read_split(self, split: str) -> tuple[QuestionFile, SpanWindows]:
+        """The file of a split and its windows; see `FineTuningTask`."""
+        file = squad_json.read(self.data.file(split))
+        windows = make_windows(file, self.tokenizer, self.data, training=split == "train")
+        self._list_dropped(split, windows)
+        return file, windows
 
     def make_features(self, split: str) -> Features:
         """See `FineTuningTask`; "train" has the values that the loss needs."""
@@ -226,4 +208,4 @@ def make_task(data: DataConfig, context: Context) -> SpanQATask:
 
     Raises ValueError or OSError for wrong input, ValueError if there is no vocabulary.
     """
-    return SpanQATask(data, context, tokenizer_of(context))
+    return SpanQATask(data, context)

@@ -13,20 +13,19 @@ from jaxtyping import Array, Float
 
 from xlnet_jax.data.readers_conll import TaggedSentence, has_tags, read_conll, read_word_lines
 from xlnet_jax.data.readers_rows import Oddities
-from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.heads import TokenTagger
 from xlnet_jax.tasks import losses, scores
-from xlnet_jax.tasks.finetuning import Features, FineTuningTask
+from xlnet_jax.tasks.features import Features
+from xlnet_jax.tasks.finetuning import FineTuningConfig, FineTuningTask
 from xlnet_jax.tasks.prediction_files import say, write_tags
 from xlnet_jax.tasks.tag_features import NO_TAG, TagSplit, make_split, tag_names
 from xlnet_jax.tasks.task import Batch, Context, LossSum, Params
-from xlnet_jax.tasks.text_config import tokenizer_of
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Section `data` of a config.
+class DataConfig(FineTuningConfig):
+    """Section `data` of a config; see also `FineTuningConfig`.
 
     Attributes:
         train, dev, test: files with a word a line and a blank line behind a sentence; a test file
@@ -36,26 +35,18 @@ class DataConfig:
         joined: words follow each other without blanks, as Chinese characters do.
         labels: the tags, in the order of their numbers; () for O, B-X and I-X of all X in train.
         encoding: of the files.
-        spiece_model: SentencePiece model, where neither weights nor run bring one.
         max_seq_length: tokens of a sequence; longer sentences are cut between words.
-        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0 pads all to
-            `max_seq_length`.
     """
 
-    train: str = ""
-    dev: str = ""
-    test: str = ""
     word_column: int = 0
     tag_column: int = -1
     joined: bool = False
     labels: tuple[str, ...] = ()
     encoding: str = "utf-8"
-    spiece_model: str = ""
-    max_seq_length: int = 128
-    pad_to_multiple: int = 16
 
     def validate(self) -> None:
         """Raises ValueError naming the key that does not fit."""
+        super().validate()
         if not isinstance(self.labels, tuple | list) or len(self.labels) == 1:
             raise ValueError(
                 f"config.data.labels is {self.labels!r}, wanted at least two tags, or () to find"
@@ -65,18 +56,14 @@ class DataConfig:
             raise ValueError(
                 f"config.data.word_column and config.data.tag_column are both {self.tag_column}"
             )
-        if self.max_seq_length < 3 or self.pad_to_multiple < 0:
+        if self.max_seq_length < 3:
             raise ValueError(
-                f"config.data.max_seq_length is {self.max_seq_length} and"
-                f" config.data.pad_to_multiple {self.pad_to_multiple}; wanted at least 3 and at"
-                " least 0"
+                f"config.data.max_seq_length is {self.max_seq_length}, wanted at least 3"
             )
 
     def open(self, split: str, oddities: Oddities) -> Iterator[TaggedSentence]:
         """The sentences of a split; raises ValueError or OSError for wrong input."""
-        path = getattr(self, split) if split in ("train", "dev", "test") else ""
-        if not path:
-            raise ValueError(f"config.data.{split} is empty; set --config.data.{split}=FILE")
+        path = self.file(split)
         if path == "-":
             return read_word_lines(path, split, encoding=self.encoding)
         is_tagged = split != "test" or has_tags(path, self.encoding)
@@ -105,40 +92,33 @@ def find_tags(data: DataConfig) -> tuple[str, ...]:
     return tag_names(kinds)
 
 
-class TaggingTask(FineTuningTask):
+class TaggingTask(FineTuningTask[DataConfig, TagSplit]):
     """Sentences with a tag a word.
 
     Attributes:
-        data: the config.
         labels: names of the tags.
     """
 
-    def __init__(self, data: DataConfig, context: Context, tokenizer: Tokenizer):
-        super().__init__(
-            context,
-            tokenizer,
-            max_length=data.max_seq_length,
-            pad_to_multiple=data.pad_to_multiple,
-        )
-        self.data = data
+    def __init__(self, data: DataConfig, context: Context):
+        super().__init__(data, context)
         self.labels = find_tags(data)
-        self.eval_splits = ("dev",) if data.dev else ()
         self.model = TokenTagger(self.network, self.run, len(self.labels))
-        self._splits: dict[str, TagSplit] = {}
 
-    def read(self, split: str) -> TagSplit:
-        """A split, read and tokenized once; raises ValueError or OSError for wrong input."""
-        if split not in self._splits:
-            oddities = Oddities()
-            self._splits[split] = make_split(
-                self.data.open(split, oddities),
-                self.tokenizer,
-                tags=self.labels,
-                max_length=self.data.max_seq_length,
-                joined=self.data.joined,
-                oddities=oddities,
-            )
-        return self._splits[split]
+    def read_split(self, split: str) -> TagSplit:
+        """See `FineTuningTask`."""
+        oddities = Oddities()
+        return make_split(
+            self.data.open(split, oddities),
+            self.tokenizer,
+            tags=self.labels,
+            max_length=self.data.max_seq_length,
+            joined=self.data.joined,
+            oddities=oddities,
+        )
+
+    def notes(self, split: str) -> list[str]:
+        """See `FineTuningTask`."""
+        return self.read(split).notes
 
     def make_features(self, split: str) -> Features:
         """See `FineTuningTask`."""
@@ -148,20 +128,6 @@ class TaggingTask(FineTuningTask):
         if found.tags is not None:
             sequences["tags"], fill["tags"] = found.tags, NO_TAG
         return Features(sequences, {}, fill, "left")
-
-    @property
-    def introduction(self) -> str:
-        """What was dropped or cut in all data at hand, and the training data in a line."""
-        notes = [note for split in ("train", *self.eval_splits) for note in self.read(split).notes]
-        return "\n".join([*notes, super().introduction])
-
-    def describe_heldout(self) -> dict[str, Any]:
-        """How many features are evaluated on, and what was dropped or cut."""
-        notes = {f"{split}_notes": self.read(split).notes for split in self.eval_splits}
-        return {
-            **super().describe_heldout(),
-            **{key: lines for key, lines in notes.items() if lines},
-        }
 
     def resolved_data(self) -> dict[str, Any]:
         """The tags, which may have been found in the data."""
@@ -223,10 +189,10 @@ class TaggingTask(FineTuningTask):
     def write_predictions(self, split: str, predictions: Mapping[str, Any], output: str) -> None:
         """A word and its tag a line, or JSON; see `prediction_files`."""
         found = self.read(split)
-        say(found.notes)
+        say(self.notes(split))
         write_tags(output, split, found.guids, found.words, self.tags_of_words(split, predictions))
 
 
 def make_task(data: DataConfig, context: Context) -> TaggingTask:
     """The task of a config; raises ValueError or OSError for wrong input."""
-    return TaggingTask(data, context, tokenizer_of(context))
+    return TaggingTask(data, context)

@@ -7,31 +7,15 @@ import dataclasses
 from xlnet_jax.data import readers_published
 from xlnet_jax.data.readers import Columns
 from xlnet_jax.data.readers_rows import FORMS
-from xlnet_jax.data.tokenizer import Tokenizer
-from xlnet_jax.model.summary import SUMMARY_TYPES
-from xlnet_jax.tasks.task import Context
+from xlnet_jax.tasks.finetuning import SummaryConfig
 
 KINDS = ("classification", "regression", "multi_label")
 TFDS = "tfds:"
 
 
-def validate_summary(summary_type: str, count_padding: bool, pad_to_multiple: int) -> None:
-    """Raises ValueError naming the key of section `data` that does not fit the summary."""
-    if summary_type not in SUMMARY_TYPES:
-        raise ValueError(
-            f"config.data.summary_type is {summary_type!r}, wanted one of"
-            f" {', '.join(SUMMARY_TYPES)}"
-        )
-    if count_padding and summary_type in ("first", "mean") and pad_to_multiple:
-        raise ValueError(
-            f"config.data.count_padding=True makes summary_type {summary_type!r} depend on the"
-            f" padded length: wanted config.data.pad_to_multiple 0, got {pad_to_multiple}"
-        )
-
-
 @dataclasses.dataclass(frozen=True)
-class TextDataConfig:
-    """Where labelled text is, and how it is read.
+class TextDataConfig(SummaryConfig):
+    """Where labelled text is, and how it is read; see also `SummaryConfig`.
 
     Attributes:
         name: a published data set (see `data.readers_published`) in `folder`; "tfds:NAME[/CONFIG]"
@@ -52,17 +36,11 @@ class TextDataConfig:
         labels: of own files, in the order of their numbers; () to find them in the training data.
         label_separator: between the labels of a multi-label column.
         tfds_data_dir: "" for TFDS' own place.
-        spiece_model: SentencePiece model, where neither weights nor run bring one.
         max_seq_length: tokens of a sequence; longer ones are cut.
-        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0 pads all to
-            `max_seq_length`.
     """
 
     name: str = ""
     folder: str = ""
-    train: str = ""
-    dev: str = ""
-    test: str = ""
     form: str = "auto"
     encoding: str = "utf-8"
     header: bool = True
@@ -74,12 +52,10 @@ class TextDataConfig:
     labels: tuple[str, ...] = ()
     label_separator: str = ","
     tfds_data_dir: str = ""
-    spiece_model: str = ""
-    max_seq_length: int = 128
-    pad_to_multiple: int = 16
 
     def validate(self) -> None:
         """Raises ValueError naming the key that does not fit."""
+        super().validate()
         forms = ("auto", *FORMS, "folders", "lines")
         for key, allowed in (("form", forms), ("kind", ("auto", *KINDS))):
             if getattr(self, key) not in allowed:
@@ -96,11 +72,9 @@ class TextDataConfig:
                 f"config.data.labels is {self.labels!r}, wanted at least two, each once; () finds"
                 " them in the training data"
             )
-        if self.max_seq_length < 4 or self.pad_to_multiple < 0:
+        if self.max_seq_length < 4:
             raise ValueError(
-                f"config.data.max_seq_length is {self.max_seq_length} and"
-                f" config.data.pad_to_multiple {self.pad_to_multiple}; wanted at least 4 and at"
-                " least 0"
+                f"config.data.max_seq_length is {self.max_seq_length}, wanted at least 4"
             )
         self._validate_source()
 
@@ -151,13 +125,3 @@ class TextDataConfig:
             self.id or None,
             self.header,
         )
-
-
-def tokenizer_of(context: Context) -> Tokenizer:
-    """The vocabulary of a run; raises ValueError if there is none."""
-    if context.tokenizer is None:
-        raise ValueError(
-            "there is no vocabulary: set config.init_from, or config.data.spiece_model to a"
-            " SentencePiece model"
-        )
-    return context.tokenizer

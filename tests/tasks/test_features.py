@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlnet_jax.tasks.finetuning import (
+from xlnet_jax.tasks.features import (
     Features,
     bucket_lengths,
     evaluation_order,
