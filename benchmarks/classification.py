@@ -29,10 +29,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import turns
+from benchmarks import networks, turns
 
 LENGTH, BATCH, MAX_LENGTH, CLASSES = 128, 16, 256, 2
-SIZES = {"base": (12, 768, 12), "small": (2, 128, 2)}  # Y, D, N
 
 
 def fixed_batch(vocab_size: int) -> dict[str, np.ndarray]:
@@ -51,17 +50,14 @@ def fixed_batch(vocab_size: int) -> dict[str, np.ndarray]:
 def make_task(args: argparse.Namespace, *, bucketed: bool) -> Any:
     """The classification task over the reviews, with `bucketed` or full-length batches."""
     from xlnet_jax.convert.model_files import read_tokenizer
-    from xlnet_jax.model.config import RunConfig, XLNetConfig
+    from xlnet_jax.model.config import RunConfig
     from xlnet_jax.tasks import classification
     from xlnet_jax.tasks.task import Context
 
     folder = Path(args.folder)
     tokenizer = read_tokenizer(folder)
     assert tokenizer is not None
-    layers, width, heads = SIZES[args.size]
-    network = XLNetConfig(
-        tokenizer.vocab_size, width, layers, heads, width // heads, 4 * width, "gelu"
-    )
+    network = networks.ours(args.size, tokenizer.vocab_size)
     data = classification.DataConfig(
         train=args.data, dev=args.data, form="tsv", text_a="text_a", labels=("0", "1"),
         max_seq_length=MAX_LENGTH, pad_to_multiple=32 if bucketed else 0,
@@ -180,33 +176,21 @@ def _timed(function: Callable[[], None]) -> Callable[[], float]:
 def prepare(args: argparse.Namespace) -> None:
     """Vocabulary of the reviews and a PyTorch model with random weights, in `args.folder`."""
     import torch
-    from transformers import XLNetConfig, XLNetForSequenceClassification
+    from transformers import XLNetForSequenceClassification
 
     from xlnet_jax.data.vocabulary import VocabularyConfig, train_vocabulary
 
     folder = Path(args.folder)
     lines = Path(args.data).read_text(encoding="utf-8").splitlines()[1:]
     (folder / "text.txt").write_text("\n".join(line.partition("\t")[2] for line in lines) + "\n")
-    config = VocabularyConfig(
+    settings = VocabularyConfig(
         input=(str(folder / "text.txt"),), output_prefix=str(folder / "spiece"),
         vocab_size=args.vocab_size, progress=False,
     )  # fmt: skip
-    train_vocabulary(config, report=lambda line: None)
-    layers, width, heads = SIZES[args.size]
+    train_vocabulary(settings, report=lambda line: None)
     torch.manual_seed(0)
-    model = XLNetForSequenceClassification(
-        XLNetConfig(
-            vocab_size=args.vocab_size,
-            d_model=width,
-            n_layer=layers,
-            n_head=heads,
-            d_inner=4 * width,
-            ff_activation="gelu",
-            untie_r=True,
-            dropout=0.1,
-            num_labels=CLASSES,
-        )
-    )
+    config = networks.peer(args.size, args.vocab_size, num_labels=CLASSES)
+    model = XLNetForSequenceClassification(config)
     model.save_pretrained(folder)
 
 
@@ -251,7 +235,7 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data", required=True, help="tab-separated reviews with a header")
     parser.add_argument("--real", action="store_true", help="also measure all reviews")
-    parser.add_argument("--size", choices=SIZES, default="base")
+    parser.add_argument("--size", choices=networks.SIZES, default="base")
     parser.add_argument("--vocab_size", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=5, help="measured batches of each")
     parser.add_argument("--unroll", action="store_true", help="ours with unrolled layers")

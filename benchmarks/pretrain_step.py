@@ -27,11 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import turns
+from benchmarks import networks, turns
 
 LENGTH, MEMORY, REUSE, TARGETS, VOCABULARY = 512, 384, 256, 85, 32_000
 MATRIX = {"cpu": 2048, "gpu": 8192}
-SIZES = {"base": (12, 768, 12), "large": (24, 1024, 16), "small": (2, 128, 2)}  # Y, D, N
 
 Timers = tuple[Callable[[], float], Callable[[], float]]
 
@@ -59,7 +58,7 @@ def ours(args: argparse.Namespace) -> Timers:
     """Functions that time one step of ours (seconds) and one matrix product (FLOP/s)."""
     import jax
 
-    from xlnet_jax.model.config import RunConfig, XLNetConfig
+    from xlnet_jax.model.config import RunConfig
     from xlnet_jax.model.heads import PermutationLanguageModel
     from xlnet_jax.tasks.pretraining import PretrainingTask
     from xlnet_jax.tasks.sampling import PretrainingDataConfig
@@ -71,8 +70,7 @@ def ours(args: argparse.Namespace) -> Timers:
     run = RunConfig(
         mem_len=MEMORY, reuse_len=REUSE, dtype=args.dtype, scan_layers=args.scan, remat=args.remat
     )
-    layers, width, heads = SIZES[args.size]
-    network = XLNetConfig(VOCABULARY, width, layers, heads, width // heads, 4 * width, "gelu")
+    network = networks.ours(args.size, VOCABULARY)
 
     class Source:
         """What a task asks of its source, without any text."""
@@ -101,22 +99,11 @@ def ours(args: argparse.Namespace) -> Timers:
 def peer(args: argparse.Namespace) -> Timers:
     """The same for the PyTorch XLNet."""
     import torch
-    from transformers import XLNetConfig, XLNetLMHeadModel
+    from transformers import XLNetLMHeadModel
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    layers, width, heads = SIZES[args.size]
-    config = XLNetConfig(
-        vocab_size=VOCABULARY,
-        d_model=width,
-        n_layer=layers,
-        n_head=heads,
-        d_inner=4 * width,
-        ff_activation="gelu",
-        untie_r=True,
-        dropout=0.1,
-        mem_len=MEMORY,
-        reuse_len=REUSE,
-        use_mems_train=True,
+    config = networks.peer(
+        args.size, VOCABULARY, mem_len=MEMORY, reuse_len=REUSE, use_mems_train=True
     )
     torch.manual_seed(0)
     model = XLNetLMHeadModel(config).to(device).train()
@@ -127,7 +114,10 @@ def peer(args: argparse.Namespace) -> Timers:
     hidden = (ranks[:, None, :] >= ranks[:, :, None]) & (ranks[:, None, :] > 0)
     mapping = torch.nn.functional.one_hot(places, LENGTH).float()
     targets = batch["tokens"].long().gather(1, places)
-    mems = [torch.zeros(MEMORY, args.batch, width, device=device) for _ in range(layers)]
+    mems = [
+        torch.zeros(MEMORY, args.batch, config.d_model, device=device)
+        for _ in range(config.n_layer)
+    ]
 
     def finish() -> None:
         if device == "cuda":
@@ -167,7 +157,6 @@ def serve(args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Lets both programs take turns; see the top of this file."""
-    from xlnet_jax.model.config import XLNetConfig
     from xlnet_jax.tasks.flops import useful_flops
 
     names = ["ours"] if args.no_peer else ["ours", "peer"]
@@ -180,8 +169,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             seconds[name].append(children[name].ask("step"))
     for child in children.values():
         child.close()
-    layers, width, heads = SIZES[args.size]
-    network = XLNetConfig(VOCABULARY, width, layers, heads, width // heads, 4 * width, "gelu")
+    network = networks.ours(args.size, VOCABULARY)
     flops = useful_flops(network, LENGTH, MEMORY, TARGETS) * args.batch
     median = {name: statistics.median(values) for name, values in seconds.items()}
     rate = max(statistics.median(values) for values in rates.values())
@@ -204,7 +192,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrain_step", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--size", choices=SIZES, default="base")
+    parser.add_argument("--size", choices=networks.SIZES, default="base")
     parser.add_argument("--batch", type=int, default=2, help="sequences a step")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=5, help="measured steps of each")

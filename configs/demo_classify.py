@@ -12,16 +12,16 @@ from configs import classify
 
 
 def get_config() -> ConfigDict:
-    """A classifier of docstrings, three passes over the training data."""
+    """A classifier of docstrings, six passes over the training data."""
     config = classify.get_config()
     config.model.dtype = "float32"
     config.data.form = "jsonl"
     config.data.text_a = "text"
     config.data.max_seq_length = 64
     config.data.pad_to_multiple = 32
-    config.optimizer.learning_rate = 5e-4
+    config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_steps = 20
-    config.train.epochs = 3.0
+    config.train.epochs = 6.0
     config.train.batch_size = 32
     config.train.eval_batch_size = 64
     config.report.log_every = 20

@@ -67,10 +67,13 @@ def pretrain(workdir: Path, steps: int) -> dict[str, float]:
     text, shards, model = workdir / "text" / "python.txt", workdir / "shards", workdir / "model"
     labelled = workdir / "docstrings"
     counts = demo_docstrings.write_examples(labelled)
-    lines = (labelled / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (labelled / "unlabelled.jsonl").read_text(encoding="utf-8").splitlines()
     write_text(text, [json.loads(line)["text"] for line in lines])
     print(f"wrote {text}: {text.stat().st_size:,} bytes of Python's documentation")
-    print(f"wrote {labelled}: {counts['train']:,} + {counts['dev']:,} docstrings with their area")
+    print(
+        f"wrote {labelled}: {counts['train']:,} docstrings with their area to learn from,"
+        f" {counts['dev']:,} to evaluate on, {counts['unlabelled']:,} without for pretraining"
+    )
 
     prefix, source = workdir / "spiece", f"--input={text}"
     run("vocab", source, f"--output_prefix={prefix}", f"--vocab_size={VOCAB_SIZE}")

@@ -27,6 +27,7 @@ AREAS = {
     "tests": ("unittest", "doctest"),
 }  # fmt: skip
 DEV_SHARE = 0.2
+TRAIN_SHARE = 0.25  # few labels and much text: where pretraining helps
 FEWEST_WORDS = 8
 
 
@@ -60,14 +61,20 @@ def _docstrings_of(path: Path) -> Iterator[str]:
 def write_examples(folder: Path) -> dict[str, int]:
     """FOLDER/train.jsonl and dev.jsonl, {"text", "label"} a line; how many each has.
 
-    Which of the two a docstring goes to is a function of its text alone.
+    Beside them unlabelled.jsonl, {"text"} a line: for pretraining, all that is not in dev. Where a
+    docstring goes to is a function of its text alone.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lines: dict[str, list[str]] = {"train": [], "dev": []}
+    lines: dict[str, list[str]] = {"train": [], "dev": [], "unlabelled": []}
     for text, area in docstrings():
         place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
-        split = "dev" if place < DEV_SHARE else "train"
-        lines[split].append(json.dumps({"text": text, "label": area}, ensure_ascii=False))
-    for split, found in lines.items():
-        (folder / f"{split}.jsonl").write_text("\n".join(found) + "\n", encoding="utf-8")
-    return {split: len(found) for split, found in lines.items()}
+        example = json.dumps({"text": text, "label": area}, ensure_ascii=False)
+        if place < DEV_SHARE:
+            lines["dev"].append(example)
+            continue
+        lines["unlabelled"].append(json.dumps({"text": text}, ensure_ascii=False))
+        if place < DEV_SHARE + TRAIN_SHARE:
+            lines["train"].append(example)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, found in lines.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(found) + "\n", encoding="utf-8")
+    return {name: len(found) for name, found in lines.items()}

@@ -37,7 +37,7 @@ def python_text(folder: str | os.PathLike[str]) -> Path:
     """
     labelled = Path(folder) / "docstrings"
     demo_docstrings.write_examples(labelled)
-    lines = (labelled / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (labelled / "unlabelled.jsonl").read_text(encoding="utf-8").splitlines()
     path = Path(folder) / "python.txt"
     demo.write_text(path, [json.loads(line)["text"] for line in lines])
     return path

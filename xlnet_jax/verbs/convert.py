@@ -2,6 +2,8 @@
 
 import argparse
 
+from xlnet_jax.verbs import model_flags
+
 SUMMARY = "convert checkpoints: TensorFlow, Hugging Face, and our own; average and strip them"
 
 DESCRIPTION = """\
@@ -53,29 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_content(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--spiece_model",
-        metavar="FILE",
-        help="vocabulary (default: spiece.model beside the weights)",
-    )
-    group.add_argument(
-        "--xlnet_config",
-        metavar="FILE",
-        help="shape and activation of the network of a TensorFlow checkpoint (default:"
-        " xlnet_config.json beside it)",
-    )
+    model_flags.add_model_files(group)
     group.add_argument(
         "--head",
         metavar="KIND[:TASK]",
         help="head to convert: classification, regression, multiple_choice, tagging or span_qa;"
         " TASK is the end of the original's scope model/classification_TASK (default: the only one"
         " there is)",
-    )
-    group.add_argument(
-        "--lower",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="the model wants lower-cased text (default: as the files say, and else no)",
     )
     group.add_argument(
         "--with_optimizer",

@@ -87,12 +87,7 @@ def _add_work(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="remove the shards in DIR first, where they came from other settings",
     )
-    group.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a progress bar on standard error",
-    )
+    text_flags.add_progress(group)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from xlnet_jax.verbs import model_flags
+
 SUMMARY = "write hidden states or pooled vectors of texts"
 
 DESCRIPTION = """\
@@ -53,22 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--spiece_model",
-        metavar="FILE",
-        help="vocabulary (default: spiece.model beside the weights)",
-    )
-    group.add_argument(
-        "--xlnet_config",
-        metavar="FILE",
-        help="network of a TensorFlow checkpoint (default: xlnet_config.json beside the weights)",
-    )
-    group.add_argument(
-        "--lower",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="lower-case text (default: as the model's files say)",
-    )
+    model_flags.add_model_files(group)
     group.add_argument(
         "--dtype", default="float32", metavar="TYPE", help="of matrix products: float32 or bfloat16"
     )

@@ -106,6 +106,16 @@ def add_normalization(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_progress(group: argparse._ArgumentGroup) -> None:
+    """Adds --progress."""
+    group.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show a progress bar on standard error",
+    )
+
+
 def text_options(values: Mapping[str, Any]) -> "TextOptions":
     """The reading settings from parsed flags."""
     from xlnet_jax.data.text_sources import TextOptions

@@ -117,12 +117,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--overwrite", action="store_true", help="replace the files where they exist"
     )
-    group.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a progress bar on standard error",
-    )
+    text_flags.add_progress(group)
 
 
 def run(args: argparse.Namespace) -> int:
