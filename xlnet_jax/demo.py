@@ -23,7 +23,7 @@ from pathlib import Path
 from xlnet_jax import demo_docstrings
 
 VOCAB_SIZE = 2000
-HELDOUT_EVERY = 10  # every tenth document is kept from training
+HELDOUT_EVERY = 20  # every twentieth document is kept from training
 
 
 def write_text(path: Path, docstrings: list[str]) -> None:
