@@ -121,7 +121,7 @@ def tokenizer_of(args: argparse.Namespace) -> Any:
 
 def ours(args: argparse.Namespace, alignment: str) -> Any:
     from xlnet_jax.data import squad_json
-    from xlnet_jax.tasks.qa_features import make_windows
+    from xlnet_jax.tasks.qa.features import make_windows
 
     tokenizer, config = tokenizer_of(args), config_of(args, alignment)
 
@@ -135,7 +135,7 @@ def ours(args: argparse.Namespace, alignment: str) -> Any:
 
 
 def config_of(args: argparse.Namespace, alignment: str) -> Any:
-    from xlnet_jax.tasks.qa_config import DataConfig
+    from xlnet_jax.tasks.qa.config import DataConfig
 
     config = DataConfig(
         max_seq_length=args.max_seq_length,
@@ -206,7 +206,7 @@ def measure(args: argparse.Namespace, questions: int) -> dict[str, Any]:
 
 def differences(args: argparse.Namespace) -> dict[str, Any]:
     from xlnet_jax.data import squad_json
-    from xlnet_jax.tasks.qa_features import make_windows
+    from xlnet_jax.tasks.qa.features import make_windows
 
     file, tokenizer = squad_json.read(args.data), tokenizer_of(args)
     exact, reference = (

@@ -25,7 +25,7 @@ scores were reached that way. `--config.optimizer.layer_decay_on=learning_rate` 
 from ml_collections import ConfigDict
 
 from configs import _finetuning
-from xlnet_jax.tasks import qa_config
+from xlnet_jax.tasks.qa.config import FIXED, REFERENCE
 
 RECIPES = ("script", "paper", "base")
 VERSIONS = dict.fromkeys(("2.0", "1.1"))
@@ -81,4 +81,4 @@ def span_qa_config(behaviour: dict[str, str]) -> ConfigDict:
     return config
 
 
-BEHAVIOURS = {"fixed": qa_config.FIXED, "reference": qa_config.REFERENCE}
+BEHAVIOURS = {"fixed": FIXED, "reference": REFERENCE}

@@ -52,18 +52,18 @@ def test_flags_of_vocab_are_the_fields_of_its_settings():
 
 
 def test_choices_are_those_of_the_library():
-    from xlnet_jax.data import line_rules, normalization, text_sources
+    from xlnet_jax.data import line_rules, normalization, text_blocks
 
     choices = {action.dest: action.choices for action in verb_parsers()["corpus"]._actions}
     assert choices["normalization"] == list(normalization.FORMS)
-    assert choices["text_format"] == list(text_sources.FORMATS)
+    assert choices["text_format"] == list(text_blocks.FORMATS)
     assert choices["line_rules"] == ["auto", *line_rules.LINE_RULES]
 
 
 def test_corpus_flags_reach_the_settings(monkeypatch):
     from xlnet_jax.data import corpus as library
     from xlnet_jax.data.normalization import Normalization
-    from xlnet_jax.data.text_sources import TextOptions
+    from xlnet_jax.data.text_blocks import TextOptions
 
     seen = []
     monkeypatch.setattr(library, "build_corpus", seen.append)
@@ -96,7 +96,7 @@ def test_corpus_flags_reach_the_settings(monkeypatch):
 def test_vocab_flags_reach_the_settings(monkeypatch):
     from xlnet_jax.data import vocabulary
     from xlnet_jax.data.normalization import Normalization
-    from xlnet_jax.data.text_sources import TextOptions
+    from xlnet_jax.data.text_blocks import TextOptions
 
     seen = []
     monkeypatch.setattr(vocabulary, "train_vocabulary", seen.append)

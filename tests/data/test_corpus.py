@@ -15,7 +15,7 @@ from xlnet_jax.data import corpus, storage
 from xlnet_jax.data.corpus import CorpusConfig, build_corpus, summary
 from xlnet_jax.data.manifest import Manifest
 from xlnet_jax.data.normalization import Normalization
-from xlnet_jax.data.text_sources import TextOptions
+from xlnet_jax.data.text_blocks import TextOptions
 from xlnet_jax.data.tokenizer import Tokenizer
 
 GOLDENS = Path(__file__).parents[1] / "goldens"

@@ -6,13 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlnet_jax.data import text_sources
-from xlnet_jax.data.text_sources import (
-    Stretch,
-    TextOptions,
-    find_files,
-    plan_units,
-    read_blocks,
-)
+from xlnet_jax.data.text_blocks import Stretch, TextOptions
+from xlnet_jax.data.text_sources import find_files, plan_units, read_blocks
 
 OPTIONS = TextOptions()
 

@@ -9,7 +9,7 @@ import pytest
 
 from xlnet_jax.data.corpus import CorpusConfig, build_corpus
 from xlnet_jax.data.manifest import Manifest
-from xlnet_jax.data.text_sources import TextOptions
+from xlnet_jax.data.text_blocks import TextOptions
 from xlnet_jax.data.tfds_text import parse_name
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.data.vocabulary import VocabularyConfig, train_vocabulary

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from xlnet_jax.data.normalization import Normalization
-from xlnet_jax.data.text_sources import TextOptions
+from xlnet_jax.data.text_blocks import TextOptions
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.data.vocabulary import (
     CONTROL_SYMBOLS,

@@ -11,7 +11,7 @@ from typing import Any
 from tests.parity.case import Case, Result
 from xlnet_jax.data import squad_json
 from xlnet_jax.data.squad_json import Question
-from xlnet_jax.tasks import answers, chinese_answers
+from xlnet_jax.tasks.qa import answers, chinese_answers
 
 _NUMBERS = 1e-6  # tolerance of probabilities and scores
 

@@ -25,10 +25,10 @@ from xlnet_jax.data.normalization import Normalization
 from xlnet_jax.data.squad_json import QuestionFile
 from xlnet_jax.data.tfrecord import RecordFile
 from xlnet_jax.data.tokenizer import Tokenizer
-from xlnet_jax.tasks import answer_decoding, answers
-from xlnet_jax.tasks.answer_decoding import Beams
-from xlnet_jax.tasks.qa_config import REFERENCE, DataConfig
-from xlnet_jax.tasks.qa_features import SpanWindows, make_windows
+from xlnet_jax.tasks.qa import answers, decoding
+from xlnet_jax.tasks.qa.config import REFERENCE, DataConfig
+from xlnet_jax.tasks.qa.decoding import Beams
+from xlnet_jax.tasks.qa.features import SpanWindows, make_windows
 
 _FIRST_ID = 1000000000
 _SETTINGS = {
@@ -175,7 +175,7 @@ class _Run:
         """One file of what extraction makes of the invented model outputs."""
         windows = self.windows()
         raw = json.loads((self.folder / f"raw_results_{self.run}.json").read_text("utf-8"))
-        found = answer_decoding.decode(windows, _beams(raw, windows, self.config), self.config)
+        found = decoding.decode(windows, _beams(raw, windows, self.config), self.config)
         questions = self.file.questions
         if path.stem == "scores":
             exact, overlap = answers.raw_scores(questions, found.answers())
@@ -186,7 +186,7 @@ class _Run:
         else:
             known = {
                 "predictions": found.predictions(),
-                "nbest_predictions": answer_decoding.nbest_json(found),
+                "nbest_predictions": decoding.nbest_json(found),
                 "null_odds": found.null_odds,
             }
             got = known[path.stem]

@@ -12,7 +12,7 @@ from configs import cmrc2018, drcd, squad
 from tests.tasks.qa_files import CHINESE, ENGLISH, content, written
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 from xlnet_jax.tasks import span_qa
-from xlnet_jax.tasks.qa_config import FIXED, REFERENCE, DataConfig
+from xlnet_jax.tasks.qa.config import FIXED, REFERENCE, DataConfig
 from xlnet_jax.tasks.task import Context
 from xlnet_jax.training import run
 from xlnet_jax.training.settings import parse

@@ -26,7 +26,8 @@ from xlnet_jax.data.manifest import (
 )
 from xlnet_jax.data.normalization import Normalization
 from xlnet_jax.data.shard_writer import token_dtype
-from xlnet_jax.data.text_sources import Stretch, TextOptions, find_files, plan_units
+from xlnet_jax.data.text_blocks import Stretch, TextOptions
+from xlnet_jax.data.text_sources import find_files, plan_units
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.data.workers import run_units
 

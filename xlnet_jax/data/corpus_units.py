@@ -13,7 +13,8 @@ from etils import epath
 from xlnet_jax.data.line_rules import LineRules, Stream
 from xlnet_jax.data.normalization import Normalization, changed_code_points
 from xlnet_jax.data.shard_writer import ShardBuffer, token_dtype
-from xlnet_jax.data.text_sources import Block, Stretch, TextOptions, read_blocks
+from xlnet_jax.data.text_blocks import Block, Stretch, TextOptions
+from xlnet_jax.data.text_sources import read_blocks
 from xlnet_jax.data.tokenizer import Tokenizer
 
 HELDOUT = "heldout"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from xlnet_jax.data.text_sources import BLOCK_BYTES, Block, Stretch, TextOptions, document_lines
+from xlnet_jax.data.text_blocks import BLOCK_BYTES, Block, Stretch, TextOptions, document_lines
 
 
 def _builder(name: str, data_dir: str) -> Any:

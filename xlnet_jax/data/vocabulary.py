@@ -19,7 +19,8 @@ from tqdm import tqdm
 from xlnet_jax.data import storage
 from xlnet_jax.data.manifest import code_version
 from xlnet_jax.data.normalization import Normalization, changed_code_points
-from xlnet_jax.data.text_sources import Stretch, TextOptions, find_files, read_blocks
+from xlnet_jax.data.text_blocks import Stretch, TextOptions
+from xlnet_jax.data.text_sources import find_files, read_blocks
 from xlnet_jax.data.tokenizer import Tokenizer
 
 CONTROL_SYMBOLS = ("<cls>", "<sep>", "<pad>", "<mask>", "<eod>")

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from xlnet_jax.data.corpus_units import UnitSettings, do_unit
-from xlnet_jax.data.text_sources import Stretch
+from xlnet_jax.data.text_blocks import Stretch
 
 _POLL_SECONDS = 0.2
 

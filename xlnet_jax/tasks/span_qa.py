@@ -18,14 +18,15 @@ from xlnet_jax.data import squad_json
 from xlnet_jax.data.squad_json import QuestionFile
 from xlnet_jax.data.storage import write_atomic
 from xlnet_jax.model.span_head import SpanExtractor
-from xlnet_jax.tasks import answer_decoding, losses, qa_boundaries
-from xlnet_jax.tasks.answer_decoding import Beams, Decoded
-from xlnet_jax.tasks.answers import squad_report
-from xlnet_jax.tasks.chinese_answers import chinese_report
+from xlnet_jax.tasks import losses
 from xlnet_jax.tasks.features import Features
 from xlnet_jax.tasks.finetuning import FineTuningTask
-from xlnet_jax.tasks.qa_config import DataConfig
-from xlnet_jax.tasks.qa_features import SEGMENT_PADDING, SpanWindows, make_windows
+from xlnet_jax.tasks.qa import boundaries, decoding
+from xlnet_jax.tasks.qa.answers import squad_report
+from xlnet_jax.tasks.qa.chinese_answers import chinese_report
+from xlnet_jax.tasks.qa.config import DataConfig
+from xlnet_jax.tasks.qa.decoding import Beams, Decoded
+from xlnet_jax.tasks.qa.features import SEGMENT_PADDING, SpanWindows, make_windows
 from xlnet_jax.tasks.task import Batch, Context, Params
 
 __all__ = ["DataConfig", "SpanQATask", "make_task"]
@@ -89,7 +90,7 @@ class SpanQATask(FineTuningTask[DataConfig, tuple[QuestionFile, SpanWindows]]):
         )
 
     def predict(self, params: Params, batch: Batch) -> dict[str, Array]:
-        """The arrays of `answer_decoding.Beams`."""
+        """The arrays of `decoding.Beams`."""
         beams: Any = self.model.apply(
             {"params": params},
             batch["tokens"],
@@ -109,13 +110,13 @@ class SpanQATask(FineTuningTask[DataConfig, tuple[QuestionFile, SpanWindows]]):
         trim = None
         if self.data.boundaries == "characters":
             trim = functools.partial(self._boundaries.trim, windows.pieces)
-        return answer_decoding.decode(windows, Beams.of(predictions), self.data, trim)
+        return decoding.decode(windows, Beams.of(predictions), self.data, trim)
 
     @functools.cached_property
-    def _boundaries(self) -> qa_boundaries.Boundaries:
+    def _boundaries(self) -> boundaries.Boundaries:
         if self.data.learned_boundaries:
-            return qa_boundaries.Boundaries.from_json(self.data.learned_boundaries)
-        return qa_boundaries.learn(self.read("train")[1])
+            return boundaries.Boundaries.from_json(self.data.learned_boundaries)
+        return boundaries.learn(self.read("train")[1])
 
     def resolved_data(self) -> dict[str, Any]:
         """Where answers begin and end inside pieces, if that is asked for."""
@@ -155,7 +156,7 @@ class SpanQATask(FineTuningTask[DataConfig, tuple[QuestionFile, SpanWindows]]):
         )
 
     def write_predictions(self, split: str, predictions: Mapping[str, Any], output: str) -> None:
-        """Into a folder the three files of `answer_decoding.write`.
+        """Into a folder the three files of `decoding.write`.
 
         To a file *.json, or to "-" (standard output), only id -> answer; to a file *.tsv the lines
         "id", "prediction".
@@ -164,7 +165,7 @@ class SpanQATask(FineTuningTask[DataConfig, tuple[QuestionFile, SpanWindows]]):
         if (report := self.read(split)[1].report).lists():
             print("\n".join(report.lines()), file=sys.stderr)
         if output != "-" and epath.Path(output).suffix not in (".json", ".tsv"):
-            answer_decoding.write(decoded, output, self.data.null_threshold)
+            decoding.write(decoded, output, self.data.null_threshold)
             return
         found = decoded.predictions(self.data.null_threshold)
         if output.endswith(".tsv"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xlnet_jax.data.normalization import Normalization
-    from xlnet_jax.data.text_sources import TextOptions
+    from xlnet_jax.data.text_blocks import TextOptions
 
 # The flags that make up the nested settings; tests hold them equal to the dataclasses' fields.
 TEXT_FLAGS = (
@@ -118,7 +118,7 @@ def add_progress(group: argparse._ArgumentGroup) -> None:
 
 def text_options(values: Mapping[str, Any]) -> "TextOptions":
     """The reading settings from parsed flags."""
-    from xlnet_jax.data.text_sources import TextOptions
+    from xlnet_jax.data.text_blocks import TextOptions
 
     return TextOptions(**{name: values[name] for name in TEXT_FLAGS})
 

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from xlnet_jax.tasks.qa_features import SpanWindows
-from xlnet_jax.tasks.qa_pieces import Pieces
+from xlnet_jax.tasks.qa.features import SpanWindows
+from xlnet_jax.tasks.qa.pieces import Pieces
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.tasks.qa_files import CHINESE, ENGLISH, TRAIN_JSON, file_of
 from xlnet_jax.data import squad_json
-from xlnet_jax.tasks.qa_config import FIXED, REFERENCE, DataConfig
-from xlnet_jax.tasks.qa_features import make_windows
+from xlnet_jax.tasks.qa.config import FIXED, REFERENCE, DataConfig
+from xlnet_jax.tasks.qa.features import make_windows
 
 CONFIG = DataConfig(max_seq_length=24, doc_stride=6, max_query_length=8)
 TEXT = "Marta kept the lighthouse on Kihnu island for 31 years. She began in 1952, with oil."

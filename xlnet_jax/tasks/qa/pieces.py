@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from xlnet_jax.data.tokenizer import Tokenizer
-from xlnet_jax.tasks import qa_alignment
-from xlnet_jax.tasks.qa_config import DataConfig
+from xlnet_jax.tasks.qa import alignment
+from xlnet_jax.tasks.qa.config import DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Pieces:
     begins: np.ndarray
     ends: np.ndarray
     bounds: np.ndarray
-    alignments: list[qa_alignment.Alignment | None] | None = None
+    alignments: list[alignment.Alignment | None] | None = None
 
 
 def encode_paragraphs(
@@ -41,7 +41,7 @@ def encode_paragraphs(
         ids, spans, counts = tokenizer.encode_batch_with_offsets(contexts, num_threads=threads)
         return Pieces(contexts, ids, spans[:, 0], spans[:, 1], bounds_of(counts))
     cut = [tokenizer.encode_as_pieces(context) for context in contexts]
-    found = qa_alignment.align(contexts, cut, tokenizer.normalization)
+    found = alignment.align(contexts, cut, tokenizer.normalization)
     ids = np.array([tokenizer.piece_to_id(piece) for parts in cut for piece in parts], np.int32)
     nowhere = [np.zeros(len(parts), np.int64) for parts in cut]
     begins = [n if a is None else a.begins for a, n in zip(found, nowhere, strict=True)]

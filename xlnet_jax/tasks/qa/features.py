@@ -17,10 +17,10 @@ import numpy as np
 
 from xlnet_jax.data.squad_json import Question, QuestionFile
 from xlnet_jax.data.tokenizer import Tokenizer
-from xlnet_jax.tasks.qa_config import DataConfig
-from xlnet_jax.tasks.qa_gold import Gold, find_gold
-from xlnet_jax.tasks.qa_pieces import Pieces, bounds_of, encode_paragraphs
-from xlnet_jax.tasks.qa_report import Report
+from xlnet_jax.tasks.qa.config import DataConfig
+from xlnet_jax.tasks.qa.gold import Gold, find_gold
+from xlnet_jax.tasks.qa.pieces import Pieces, bounds_of, encode_paragraphs
+from xlnet_jax.tasks.qa.report import Report
 
 SEGMENT_PADDING = 3
 _MAX_CONTEXT = 0.01  # weight of a window's length when windows compete for a piece

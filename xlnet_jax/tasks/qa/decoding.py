@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from xlnet_jax.tasks.qa_config import DataConfig
-from xlnet_jax.tasks.qa_features import SpanWindows
+from xlnet_jax.tasks.qa.config import DataConfig
+from xlnet_jax.tasks.qa.features import SpanWindows
 
 NO_WINDOW_ODDS = 1000000  # null odds of a question without a window, as in the original
 _NOTHING = -1e6  # log probability of the empty answer where no span is left
@@ -92,7 +92,7 @@ def decode(
 ) -> Decoded:
     """The n best answers of every question.
 
-    trim: may move the borders of answers inside their first and last piece, see `qa_boundaries`.
+    trim: may move the borders of answers inside their first and last piece, see `boundaries`.
     Raises ValueError if there are not as many predictions as windows.
     """
     if len(beams.starts) != len(windows):

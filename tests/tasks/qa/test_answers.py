@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tests.tasks.qa_files import file_of
-from xlnet_jax.tasks import answers
+from xlnet_jax.tasks.qa import answers
 
 FILE = file_of(
     (

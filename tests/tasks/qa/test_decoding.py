@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from tests.tasks.qa_files import ENGLISH, GOLDENS, file_of
-from xlnet_jax.tasks import answer_decoding
-from xlnet_jax.tasks.answer_decoding import Beams
-from xlnet_jax.tasks.qa_config import DataConfig
-from xlnet_jax.tasks.qa_features import make_windows
+from xlnet_jax.tasks.qa import decoding
+from xlnet_jax.tasks.qa.config import DataConfig
+from xlnet_jax.tasks.qa.decoding import Beams
+from xlnet_jax.tasks.qa.features import make_windows
 
 CONFIG = DataConfig(
     max_seq_length=20, doc_stride=5, max_query_length=6, max_answer_length=4, start_n_top=3,
@@ -69,7 +69,7 @@ def test_the_best_spans_of_all_windows_compete(extraction, seed):
     asked = [("Who?", []), ("What did she do there?", []), ("When?", [])]
     windows = windows_of((TEXT, asked), ("Ann   came. ", asked), config=config)
     beams = random_beams(windows, seed)
-    found = answer_decoding.decode(windows, beams, config)
+    found = decoding.decode(windows, beams, config)
     got = {
         name: [(c.text, c.start_log_prob, c.end_log_prob) for c in candidates]
         for name, candidates in found.nbest.items()
@@ -92,7 +92,7 @@ def test_the_last_piece_can_end_an_answer_unless_as_in_the_reference():
     last = int(windows.length[0]) - 1
     for extraction, answer in (("fixed", "."), ("reference", "")):
         config = CONFIG.replace(extraction=extraction)
-        found = answer_decoding.decode(windows, certain(windows, last, last), config)
+        found = decoding.decode(windows, certain(windows, last, last), config)
         assert found.answers() == {"q0": answer}
 
 
@@ -102,25 +102,25 @@ def test_a_blank_answer_is_passed_over_unless_as_in_the_reference():
     blank = int(np.flatnonzero(begins == ends)[0])
     beams = certain(windows, blank, blank)
     for extraction, log_prob in (("fixed", -1e6), ("reference", 0.0)):
-        found = answer_decoding.decode(windows, beams, CONFIG.replace(extraction=extraction))
+        found = decoding.decode(windows, beams, CONFIG.replace(extraction=extraction))
         (candidate,) = found.nbest["q0"]
         assert (candidate.text, candidate.start_log_prob) == ("", log_prob)
 
 
 def test_questions_without_a_window_have_the_empty_answer():
     windows = windows_of((" ", [("Who?", [])]), ("Ann came.", [("Who came?", [])]))
-    found = answer_decoding.decode(windows, random_beams(windows, 0), CONFIG)
+    found = decoding.decode(windows, random_beams(windows, 0), CONFIG)
     assert list(found.nbest) == ["q0", "q1"]
     assert found.answers()["q0"] == ""
-    assert found.null_odds["q0"] == answer_decoding.NO_WINDOW_ODDS
+    assert found.null_odds["q0"] == decoding.NO_WINDOW_ODDS
     nothing = windows_of(("", [("Who?", [])]))
-    alone = answer_decoding.decode(nothing, random_beams(nothing, 0, answerability=False), CONFIG)
+    alone = decoding.decode(nothing, random_beams(nothing, 0, answerability=False), CONFIG)
     assert (alone.answers(), alone.null_odds) == ({"q0": ""}, None)
 
 
 def test_the_threshold_empties_answers_above_it():
     windows = windows_of((TEXT, [("Who?", [])]), ("Ann came.", [("Who came?", [])]))
-    found = answer_decoding.decode(windows, random_beams(windows, 1), CONFIG)
+    found = decoding.decode(windows, random_beams(windows, 1), CONFIG)
     assert found.predictions() == found.answers()
     low, high = sorted(found.null_odds.values())
     between = found.predictions((low + high) / 2)
@@ -134,36 +134,36 @@ def test_as_many_predictions_as_windows_are_wanted():
     windows = windows_of((TEXT, [("Who?", [])]))
     beams = random_beams(windows_of(("Ann came.", [("Who came?", [])])), 0)
     with pytest.raises(ValueError, match=r"1 predictions for the \d+ windows of some\.json"):
-        answer_decoding.decode(windows, beams, CONFIG)
+        decoding.decode(windows, beams, CONFIG)
 
 
 def test_the_files_are_written_as_the_original_writes_them(tmp_path):
     folder = GOLDENS / "squad_features/original/predictions_dev_zh_uncased"
     nbest = json.loads((folder / "nbest_predictions.json").read_text())
-    decoded = answer_decoding.Decoded(
+    decoded = decoding.Decoded(
         {
             name: [
-                answer_decoding.Candidate(c["text"], c["start_log_prob"], c["end_log_prob"])
+                decoding.Candidate(c["text"], c["start_log_prob"], c["end_log_prob"])
                 for c in candidates
             ]
             for name, candidates in nbest.items()
         },
         json.loads((folder / "null_odds.json").read_text()),
     )
-    written = answer_decoding.write(decoded, tmp_path / "new")
+    written = decoding.write(decoded, tmp_path / "new")
     assert sorted(path.name for path in written) == [
         "nbest_predictions.json", "null_odds.json", "predictions.json",
     ]  # fmt: skip
     for path in written:
         assert path.read_text() == (folder / path.name).read_text()
-    without = answer_decoding.Decoded(decoded.nbest, None)
-    names = [path.name for path in answer_decoding.write(without, tmp_path / "other")]
+    without = decoding.Decoded(decoded.nbest, None)
+    names = [path.name for path in decoding.write(without, tmp_path / "other")]
     assert names == ["predictions.json", "nbest_predictions.json"]
 
 
 def test_probabilities_are_among_the_candidates_kept():
-    candidates = [answer_decoding.Candidate(t, -1.0, -n) for n, t in enumerate("abc")]
-    (rows,) = answer_decoding.nbest_json(answer_decoding.Decoded({"q": candidates}, None)).values()
+    candidates = [decoding.Candidate(t, -1.0, -n) for n, t in enumerate("abc")]
+    (rows,) = decoding.nbest_json(decoding.Decoded({"q": candidates}, None)).values()
     total = sum(math.exp(-1.0 - n) for n in range(3))
     wanted = [math.exp(-1.0 - n) / total for n in range(3)]
     assert [row["probability"] for row in rows] == pytest.approx(wanted, rel=1e-12)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from xlnet_jax.data.squad_json import Answer, Question
-from xlnet_jax.tasks.qa_alignment import Alignment
-from xlnet_jax.tasks.qa_config import DataConfig
-from xlnet_jax.tasks.qa_pieces import Pieces
-from xlnet_jax.tasks.qa_report import Report
+from xlnet_jax.tasks.qa.alignment import Alignment
+from xlnet_jax.tasks.qa.config import DataConfig
+from xlnet_jax.tasks.qa.pieces import Pieces
+from xlnet_jax.tasks.qa.report import Report
 
 
 @dataclasses.dataclass(frozen=True)

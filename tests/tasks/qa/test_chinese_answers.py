@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tasks.qa_files import file_of
-from xlnet_jax.tasks import chinese_answers
-from xlnet_jax.tasks.chinese_answers import exact_match, f1, segments
+from xlnet_jax.tasks.qa import chinese_answers
+from xlnet_jax.tasks.qa.chinese_answers import exact_match, f1, segments
 
 
 @pytest.mark.parametrize(

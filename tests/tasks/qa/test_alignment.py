@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.tasks.qa_files import CHINESE, ENGLISH
 from xlnet_jax.data.normalization import Normalization
-from xlnet_jax.tasks import qa_alignment
+from xlnet_jax.tasks.qa import alignment
 
 REFERENCE = Normalization("reference")
 # Nine marks vanish before the middle, and as much comes in behind it: beyond the first band.
@@ -83,7 +83,7 @@ def slow_alignment(text, pieces):
 def test_it_is_the_restricted_common_subsequence(texts):
     for tokenizer in (ENGLISH, CHINESE):
         pieces = [tokenizer.encode_as_pieces(text) for text in texts]
-        found = qa_alignment.align(texts, pieces, REFERENCE)
+        found = alignment.align(texts, pieces, REFERENCE)
         for text, parts, one in zip(texts, pieces, found, strict=True):
             wanted = slow_alignment(text, parts) if text and parts else None
             assert (one is None) == (wanted is None), (text, parts)
@@ -97,9 +97,9 @@ def test_it_is_the_restricted_common_subsequence(texts):
 def test_paragraphs_in_one_batch_do_not_disturb_each_other():
     texts = ["a b" * 9, "½" * 3 + "abc " * 8, "中国 a" * 7 + "\u3000" * 30, "c", "ﬁ" * 6]
     pieces = [ENGLISH.encode_as_pieces(text) for text in texts]
-    together = qa_alignment.align(texts, pieces, REFERENCE)
+    together = alignment.align(texts, pieces, REFERENCE)
     for text, parts, one in zip(texts, pieces, together, strict=True):
-        (alone,) = qa_alignment.align([text], [parts], REFERENCE)
+        (alone,) = alignment.align([text], [parts], REFERENCE)
         assert (one is None) == (alone is None)
         if one is not None and alone is not None:
             assert one.begins.tolist() == alone.begins.tolist()
@@ -110,9 +110,9 @@ def test_paragraphs_in_one_batch_do_not_disturb_each_other():
 def test_batches_of_any_size_give_the_same(monkeypatch, cells):
     texts = [f"In {i}, {'é' * i} or ½ of it" for i in range(12)]
     pieces = [ENGLISH.encode_as_pieces(text) for text in texts]
-    wanted = qa_alignment.align(texts, pieces, REFERENCE)
-    monkeypatch.setattr(qa_alignment, "_CELLS", cells)
-    for one, other in zip(qa_alignment.align(texts, pieces, REFERENCE), wanted, strict=True):
+    wanted = alignment.align(texts, pieces, REFERENCE)
+    monkeypatch.setattr(alignment, "_CELLS", cells)
+    for one, other in zip(alignment.align(texts, pieces, REFERENCE), wanted, strict=True):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             assert one.to_joined.tolist() == other.to_joined.tolist()

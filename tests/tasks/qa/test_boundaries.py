@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from tests.tasks.qa_files import CHINESE, file_of
-from xlnet_jax.tasks import qa_boundaries
-from xlnet_jax.tasks.qa_boundaries import Boundaries
-from xlnet_jax.tasks.qa_config import DataConfig
-from xlnet_jax.tasks.qa_features import make_windows
+from xlnet_jax.tasks.qa import boundaries
+from xlnet_jax.tasks.qa.boundaries import Boundaries
+from xlnet_jax.tasks.qa.config import DataConfig
+from xlnet_jax.tasks.qa.features import make_windows
 
 CONFIG = DataConfig(max_seq_length=64, max_query_length=8)
 
@@ -23,14 +23,14 @@ def test_borders_inside_pieces_are_counted_by_piece():
     inner = text[a + 1 : b - 1]
     windows = windows_of((text, [("啥", [(inner, a + 1)]), ("谁", [(inner, a + 1)]),
                                  ("吗", [(text[a:b], a)])]))  # fmt: skip
-    found = qa_boundaries.learn(windows)
+    found = boundaries.learn(windows)
     assert found == Boundaries({ids[first]: 1}, {ids[first]: 1})
     assert Boundaries.from_json(found.to_json()) == found
     pieces, at = windows.pieces, np.array([first])
     begin, end = found.trim(pieces, at, at)
     assert (begin.tolist(), end.tolist()) == ([a + 1], [b - 1])
     even = windows_of((text, [("啥", [(inner, a + 1)]), ("吗", [(text[a:b], a)])]))
-    assert qa_boundaries.learn(even) == Boundaries({}, {})
+    assert boundaries.learn(even) == Boundaries({}, {})
 
 
 def test_nothing_is_trimmed_away_whole():
@@ -50,7 +50,7 @@ def test_nothing_is_trimmed_away_whole():
 
 def test_only_training_windows_teach_and_only_json_is_read():
     with pytest.raises(ValueError, match="learned from the answers of training windows"):
-        qa_boundaries.learn(windows_of(("模型", [("啥", [])]), training=False))
+        boundaries.learn(windows_of(("模型", [("啥", [])]), training=False))
     for text in ("no json", "[1]", '{"leads": {}}', '{"leads": {"x": 1}, "trails": {}}'):
         with pytest.raises(ValueError, match=r"config\.data\.learned_boundaries is "):
             Boundaries.from_json(text)

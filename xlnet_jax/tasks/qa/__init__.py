@@ -1,0 +1,1 @@
+"""Span question answering, part by part; `tasks.span_qa` joins them."""
