@@ -110,6 +110,7 @@ def devices_of(name: str) -> Sequence[jax.Device]:
             raise ValueError(f"--topology={name}: no such device on this machine") from error
     # Without these the TPU library asks the network what machine it is on.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # two plans at a time
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", name)
     from jax.experimental import topologies
