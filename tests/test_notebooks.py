@@ -133,7 +133,7 @@ def test_finetune_classification(pretrained, tmp_path, environment):
         CHECKPOINT=str(pretrained[2]),
         DEV=str(dev),
         CONFIG=TINY.format("demo_classify", ""),
-        EPOCHS=0.02,
+        EPOCHS=0.1,
     )
     assert shown.pictures == 2
     assert len(shown.results) == 2

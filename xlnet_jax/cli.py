@@ -16,6 +16,7 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 import xlnet_jax
+from xlnet_jax.training import tpu_library
 
 VERBS = (
     "vocab",
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.overrides = rest
     args.debug = getattr(args, "debug", False)
     if not args.debug:
-        _quieten_tensorflow()
+        _quieten_libraries()
     previous = signal.signal(signal.SIGTERM, _leave_on_sigterm)
     try:
         return _verb_module(args.verb).run(args) or 0
@@ -163,10 +164,12 @@ def _describe(error: ValueError | OSError) -> str:
     return str(error) or type(error).__name__
 
 
-def _quieten_tensorflow() -> None:
-    """Hides start-up chatter of TensorFlow and gRPC; values set by the user stay."""
+def _quieten_libraries() -> None:
+    """Hides start-up chatter of TensorFlow, gRPC and libtpu; values set by the user stay."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if not tpu_library.has_chips():
+        tpu_library.stay_offline()
 
 
 def _leave_on_sigterm(number: int, frame: FrameType | None) -> None:

@@ -53,8 +53,8 @@ def run_case(folder: Path, name: str, options: Mapping[str, Any]) -> Result:
     model = MultipleChoice(
         config,
         mc.run_config(options),
-        options["summary_type"],
-        options["use_summ_proj"],
+        summary_type=options["summary_type"],
+        use_projection=options["use_summ_proj"],
         count_padding=True,
     )
     labels = features.pop("label_ids")

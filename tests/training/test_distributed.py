@@ -50,6 +50,7 @@ def metadata_server(monkeypatch, attributes):
             pass
 
     monkeypatch.setattr(distributed, "_has_tpu", lambda: True)
+    monkeypatch.delenv("TPU_WORKER_HOSTNAMES", raising=False)  # plans set it
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         monkeypatch.setenv("GCE_METADATA_IP", f"127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever)

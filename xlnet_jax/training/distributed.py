@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import glob
 import importlib.metadata
 import importlib.util
 import json
@@ -23,7 +22,7 @@ from typing import Any
 
 import jax
 
-from xlnet_jax.training import roll_call
+from xlnet_jax.training import roll_call, tpu_library
 from xlnet_jax.training.roll_call import Place
 
 PORT = 8476  # of process 0, open between the hosts of a run; no other port needs to be
@@ -67,8 +66,8 @@ def find_place(
 
 def _has_tpu() -> bool:
     platforms = os.environ.get("JAX_PLATFORMS", "tpu").split(",")
-    chips = glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*")
-    return "tpu" in platforms and bool(chips) and importlib.util.find_spec("libtpu") is not None
+    installed = importlib.util.find_spec("libtpu") is not None
+    return "tpu" in platforms and tpu_library.has_chips() and installed
 
 
 def _tpu_place() -> Place | None:

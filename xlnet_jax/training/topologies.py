@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 
+from xlnet_jax.training import tpu_library
 from xlnet_jax.training.reporting import PEAK_FLOPS
 
 _GIB = 2.0**30
@@ -108,11 +109,7 @@ def devices_of(name: str) -> Sequence[jax.Device]:
             return jax.devices(name)
         except RuntimeError as error:
             raise ValueError(f"--topology={name}: no such device on this machine") from error
-    # Without these the TPU library asks the network what machine it is on.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # two plans at a time
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", name)
+    tpu_library.stay_offline()
     from jax.experimental import topologies
 
     options: dict[str, object] = {}
