@@ -294,3 +294,11 @@ def test_train_evaluate_and_predict_end_to_end(tmp_path):
     answers = json.loads((output / "predictions.json").read_text())
     right = sum(answers[f"q{k}"] == text[15:21] for k, text in enumerate(texts))
     assert math.isclose(100 * right / 8, best["dev_exact"])
+
+
+def test_only_splits_are_read_as_files():
+    data = DataConfig(train="train.json", spiece_model="spiece.model")
+    assert data.file("train") == "train.json"
+    for name in ("dev", "spiece_model", "nothing"):
+        with pytest.raises(ValueError, match=f"config.data.{name} is empty"):
+            data.file(name)

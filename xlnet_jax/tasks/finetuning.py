@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import flax.linen as nn
 import jax
@@ -36,6 +36,8 @@ class FineTuningConfig:
             `max_seq_length`.
     """
 
+    SPLITS: ClassVar[tuple[str, ...]] = ("train", "dev", "test")
+
     train: str = ""
     dev: str = ""
     test: str = ""
@@ -52,8 +54,7 @@ class FineTuningConfig:
 
     def file(self, split: str) -> str:
         """What the config gives for a split; raises ValueError if that is nothing."""
-        names = [field.name for field in dataclasses.fields(self)]
-        path = getattr(self, split) if split in names else ""
+        path = getattr(self, split) if split in self.SPLITS else ""
         if not path:
             raise ValueError(f"config.data.{split} is empty; set --config.data.{split}=FILE")
         return path

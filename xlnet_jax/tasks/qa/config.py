@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from xlnet_jax.tasks.finetuning import FineTuningConfig
 
@@ -56,6 +56,8 @@ class DataConfig(FineTuningConfig):
             a split; "" for none.
         num_threads: for SentencePiece; 0 for one a core.
     """
+
+    SPLITS: ClassVar[tuple[str, ...]] = ("train", "dev", "test", "predict")
 
     predict: str = ""
     answerability: bool = True
