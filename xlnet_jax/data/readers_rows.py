@@ -181,7 +181,7 @@ def _jsonl(text: io.TextIOBase) -> Iterator[Row]:
         try:
             values = json.loads(line)
         except ValueError as error:
-            raise _RowError(number, f"not JSON: {error}") from error
+            raise _RowError(number, f"not JSON, which the form jsonl wants: {error}") from error
         if not isinstance(values, dict):
             raise _RowError(number, f"wanted a JSON object, got {type(values).__name__}")
         yield Row(number, values)
