@@ -76,7 +76,7 @@ lint: setup-dev
 
 # One version of everything for all supported Pythons. The runtime lock is a part of the dev lock.
 COMPILE := $(UV) --no-config pip compile pyproject.toml --universal --python-version 3.11 \
-  --generate-hashes --fork-strategy fewest --no-emit-index-url --no-annotate --quiet \
+  --generate-hashes --fork-strategy fewest --no-annotate --quiet \
   --custom-compile-command "make lock" --group build
 
 lock:

@@ -1,10 +1,13 @@
 """Where the project's own recipes are found; the rest of config_files is tested by the commands."""
 
 import importlib.metadata
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import configs
 from xlnet_jax import config_files
 
 BUILDING_ON_OURS = """
@@ -49,3 +52,17 @@ def test_recipes_of_an_installed_package(tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "files", lambda name: [Listed(place)])
     assert config_files.load("configs/installed.py").seed == 7
+
+
+def test_configs_load_neither_jax_nor_tensorflow():
+    # Before a config is known, nothing is known of devices; and heavy imports start threads.
+    names = [path.stem for path in Path(configs.__path__[0]).glob("*.py")]
+    assert "squad" in names
+    code = f"""
+import importlib, sys
+for name in {names}:
+    importlib.import_module(f"configs.{{name}}")
+print(sorted({{"jax", "flax", "tensorflow"}} & sys.modules.keys()))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"

@@ -26,8 +26,15 @@ VOCAB_SIZE = 2000
 HELDOUT_EVERY = 20  # every twentieth document is kept from training
 
 
-def write_text(path: Path, docstrings: list[str]) -> None:
-    """Documentation topics and docstrings: a sentence a line, a blank line between documents."""
+def write_text(path: Path, labelled: Path) -> dict[str, int]:
+    """Documentation topics and docstrings: a sentence a line, a blank line between documents.
+
+    Into the folder `labelled` go the docstrings with their area; those kept for evaluation are not
+    in the text. Gives their numbers, see `demo_docstrings.write_examples`.
+    """
+    counts = demo_docstrings.write_examples(labelled)
+    lines = (labelled / "unlabelled.jsonl").read_text(encoding="utf-8").splitlines()
+    docstrings = [json.loads(line)["text"] for line in lines]
     documents = ["\n".join(re.split(r"(?<=[.!?:])\s+", text)) for text in docstrings]
     for topic in sorted(pydoc_data.topics.topics):
         text = pydoc_data.topics.topics[topic]
@@ -36,6 +43,7 @@ def write_text(path: Path, docstrings: list[str]) -> None:
         documents.append("\n".join(sentences))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(documents) + "\n", encoding="utf-8")
+    return counts
 
 
 def run(*command: str) -> str:
@@ -66,9 +74,7 @@ def pretrain(workdir: Path, steps: int) -> dict[str, float]:
     """Text, vocabulary, shards and a pretrained model; its evaluation."""
     text, shards, model = workdir / "text" / "python.txt", workdir / "shards", workdir / "model"
     labelled = workdir / "docstrings"
-    counts = demo_docstrings.write_examples(labelled)
-    lines = (labelled / "unlabelled.jsonl").read_text(encoding="utf-8").splitlines()
-    write_text(text, [json.loads(line)["text"] for line in lines])
+    counts = write_text(text, labelled)
     print(f"wrote {text}: {text.stat().st_size:,} bytes of Python's documentation")
     print(
         f"wrote {labelled}: {counts['train']:,} docstrings with their area to learn from,"

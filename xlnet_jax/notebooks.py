@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from pathlib import Path
 
-from xlnet_jax import cli, demo, demo_docstrings
+from xlnet_jax import cli, demo
 from xlnet_jax.convert import model_files
 from xlnet_jax.convert.pretrained import load_pretrained
 
@@ -35,11 +34,8 @@ def python_text(folder: str | os.PathLike[str]) -> Path:
 
     Docstrings that `demo_docstrings` keeps for evaluation are not in it.
     """
-    labelled = Path(folder) / "docstrings"
-    demo_docstrings.write_examples(labelled)
-    lines = (labelled / "unlabelled.jsonl").read_text(encoding="utf-8").splitlines()
     path = Path(folder) / "python.txt"
-    demo.write_text(path, [json.loads(line)["text"] for line in lines])
+    demo.write_text(path, Path(folder) / "docstrings")
     return path
 
 

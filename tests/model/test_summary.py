@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.model import small
-from xlnet_jax.model.config import RunConfig
-from xlnet_jax.model.summary import SUMMARY_TYPES, SequenceSummary
+from xlnet_jax.model.config import SUMMARY_TYPES, RunConfig
+from xlnet_jax.model.summary import SequenceSummary
 
 EXACT = RunConfig(**small.EXACT, init_std=0.4)
 TYPES = pytest.mark.parametrize("summary_type", SUMMARY_TYPES)

@@ -13,6 +13,7 @@ from typing import Any
 
 ACTIVATIONS = ("relu", "gelu")
 REMAT_POLICIES = ("none", "attention", "dots", "full")
+SUMMARY_TYPES = ("last", "first", "mean", "attn")
 
 
 @dataclasses.dataclass(frozen=True)

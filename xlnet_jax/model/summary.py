@@ -10,11 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from xlnet_jax.model.attention import initializer
-from xlnet_jax.model.config import RunConfig, XLNetConfig
+from xlnet_jax.model.config import SUMMARY_TYPES, RunConfig, XLNetConfig
 from xlnet_jax.model.core import MASKED
 from xlnet_jax.model.transformer import LayerNorm, drop
-
-SUMMARY_TYPES = ("last", "first", "mean", "attn")
 
 
 class SequenceSummary(nn.Module):

@@ -1,4 +1,4 @@
-"""What all fine-tuning tasks share: keys of the config, features of a split, one step.
+"""What all fine-tuning tasks share: features of a split, batches, one step.
 
 A task file makes `Features` from text and says what the network's outputs mean; batches are a
 function of (seed, epoch, step), so the data position is the step here too.
@@ -7,9 +7,8 @@ function of (seed, epoch, step), so the data position is the step here too.
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
 import jax
@@ -18,78 +17,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from xlnet_jax.model.config import XLNetConfig
-from xlnet_jax.model.summary import SUMMARY_TYPES
 from xlnet_jax.tasks.features import Features, bucket_lengths, evaluation_order, training_order
+from xlnet_jax.tasks.finetuning_config import FineTuningConfig
 from xlnet_jax.tasks.flops import useful_flops
 from xlnet_jax.tasks.task import Batch, Context, LossSum, Params
-
-
-@dataclasses.dataclass(frozen=True)
-class FineTuningConfig:
-    """The keys of section `data` that every fine-tuning task has.
-
-    Attributes:
-        train, dev, test: files (or what else the task reads); "" for none.
-        spiece_model: SentencePiece model, where neither weights nor run bring one.
-        max_seq_length: tokens of a sequence.
-        pad_to_multiple: sequences of a batch are padded to a multiple of this; 0 pads all to
-            `max_seq_length`.
-    """
-
-    SPLITS: ClassVar[tuple[str, ...]] = ("train", "dev", "test")
-
-    train: str = ""
-    dev: str = ""
-    test: str = ""
-    spiece_model: str = ""
-    max_seq_length: int = 128
-    pad_to_multiple: int = 16
-
-    def validate(self) -> None:
-        """Raises ValueError naming the key that does not fit."""
-        if self.pad_to_multiple < 0:
-            raise ValueError(
-                f"config.data.pad_to_multiple is {self.pad_to_multiple}, wanted at least 0"
-            )
-
-    def file(self, split: str) -> str:
-        """What the config gives for a split; raises ValueError if that is nothing."""
-        path = getattr(self, split) if split in self.SPLITS else ""
-        if not path:
-            raise ValueError(f"config.data.{split} is empty; set --config.data.{split}=FILE")
-        return path
-
-
-@dataclasses.dataclass(frozen=True)
-class SummaryConfig(FineTuningConfig):
-    """The keys of tasks that make one vector of a sequence.
-
-    Attributes:
-        summary_type: "last", "first", "mean" or "attn"; see `model.summary`.
-        use_projection: dense and tanh behind the summary.
-        count_padding: whether padding counts in the summaries "first" and "mean", as in the
-            original; needs `pad_to_multiple` 0. False takes them over the text alone.
-    """
-
-    summary_type: str = "last"
-    use_projection: bool = True
-    count_padding: bool = False
-
-    def validate(self) -> None:
-        """Raises ValueError naming the key that does not fit."""
-        super().validate()
-        if self.summary_type not in SUMMARY_TYPES:
-            raise ValueError(
-                f"config.data.summary_type is {self.summary_type!r}, wanted one of"
-                f" {', '.join(SUMMARY_TYPES)}"
-            )
-        if self.count_padding and self.summary_type in ("first", "mean") and self.pad_to_multiple:
-            raise ValueError(
-                f"config.data.count_padding=True makes summary_type {self.summary_type!r} depend"
-                " on the padded length: wanted config.data.pad_to_multiple 0, got"
-                f" {self.pad_to_multiple}"
-            )
-
 
 ConfigT = TypeVar("ConfigT", bound=FineTuningConfig)
 SplitT = TypeVar("SplitT")

@@ -20,7 +20,8 @@ from xlnet_jax.model.heads import MultipleChoice
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.choice_features import Choices, ChoiceSplit, make_split
 from xlnet_jax.tasks.features import Features
-from xlnet_jax.tasks.finetuning import FineTuningTask, SummaryConfig
+from xlnet_jax.tasks.finetuning import FineTuningTask
+from xlnet_jax.tasks.finetuning_config import SummaryConfig
 from xlnet_jax.tasks.prediction_files import write_predictions
 from xlnet_jax.tasks.task import Batch, Context, Params
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD

@@ -16,7 +16,8 @@ from xlnet_jax.data.readers_rows import Oddities
 from xlnet_jax.model.heads import TokenTagger
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.features import Features
-from xlnet_jax.tasks.finetuning import FineTuningConfig, FineTuningTask
+from xlnet_jax.tasks.finetuning import FineTuningTask
+from xlnet_jax.tasks.finetuning_config import FineTuningConfig
 from xlnet_jax.tasks.prediction_files import say, write_tags
 from xlnet_jax.tasks.tag_features import NO_TAG, TagSplit, make_split, tag_names
 from xlnet_jax.tasks.task import Batch, Context, LossSum, Params

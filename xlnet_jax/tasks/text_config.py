@@ -7,7 +7,7 @@ import dataclasses
 from xlnet_jax.data import readers_published
 from xlnet_jax.data.readers import Columns
 from xlnet_jax.data.readers_rows import FORMS
-from xlnet_jax.tasks.finetuning import SummaryConfig
+from xlnet_jax.tasks.finetuning_config import SummaryConfig
 
 KINDS = ("classification", "regression", "multi_label")
 TFDS = "tfds:"

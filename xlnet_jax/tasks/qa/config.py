@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal
 
-from xlnet_jax.tasks.finetuning import FineTuningConfig
+from xlnet_jax.tasks.finetuning_config import FineTuningConfig
 
 _SEPARATORS = 3  # <sep> behind the paragraph, <sep> behind the question, <cls>
 _CHOICES: dict[str, tuple[str, ...]] = {
