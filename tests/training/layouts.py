@@ -4,7 +4,8 @@
 
 The JSON has `layouts`, a list of {mesh, parts, devices, load, save}: mesh axes, accumulation steps,
 how many devices (0: all), checkpoint folders to start from and to save half-way to, files with the
-arrays of a fresh state to begin with and to write. For several
+arrays of a fresh state to begin with and to write; `tpu_form`: whether attention is to have the
+form that it has on TPU. For several
 processes also `port`, `num_processes` and `process_id`. Process 0 prints one line of JSON: for each
 layout the losses of its steps by number, how many parts some arrays have, and what was asked for
 beside: `judge` (held-out loss and predictions), `program` (the compiled step).
@@ -13,6 +14,7 @@ beside: `judge` (held-out loss and predictions), `program` (the compiled step).
 import contextlib
 import json
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -20,6 +22,7 @@ from orbax.checkpoint import multihost
 
 import tests.quick_compiles  # noqa: F401
 from tests.training.tiny_xlnet import TinyXLNet, settings
+from xlnet_jax.model import core
 from xlnet_jax.training import distributed, sharding
 from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer
 from xlnet_jax.training.evaluation import LossEvaluator, Predictor
@@ -58,7 +61,8 @@ def train(layout):
     program = make_program(config, task, mesh)
     state = start(program, layout)
     rows = sharding.local_rows(mesh, task.global_batch_size)
-    compiled = program.lower(task.batch(0)).compile()
+    with mock.patch.object(core, "PLAIN", core.TPU if layout.get("tpu_form") else core.PLAIN):
+        compiled = program.lower(task.batch(0)).compile()
     multihost.sync_global_processes("compiled")  # a loaded machine may compile at uneven speed
     losses, first = {}, int(state.step)
     for step, batch in zip(range(first, STEPS), task.train_batches(first, rows), strict=False):

@@ -71,6 +71,7 @@ def one_process(folder):
             "parts": 2,
             "begin_with": str(folder / "beginning.npz"),
             "program": True,
+            "tpu_form": True,
         },
     }
     return dict(zip(layouts, run(list(layouts.values()), 8), strict=True))

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xlnet_jax.model import heads, layout, parameter_axes, span_head
+from xlnet_jax.model import core, heads, layout, parameter_axes, span_head
 from xlnet_jax.model.config import RunConfig, XLNetConfig
-from xlnet_jax.training import sharding
+from xlnet_jax.training import hlo_costs, sharding, topologies
 from xlnet_jax.training.sharding import MeshConfig
 
 NETWORK = XLNetConfig(
@@ -178,13 +178,45 @@ def test_what_cannot_be_cut_evenly_stays_whole():
     assert place.spec == PartitionSpec(None, "fsdp")
 
 
+def test_on_tpu_attention_brings_no_parts_together():
+    """Compiled for v3-8, with heads and batch cut: only the sum of the gradient of r is sent."""
+    made = sharding.make_mesh(MeshConfig(fsdp=2, model=2), topologies.devices_of("v3-8"))
+
+    def array(letters, *shape):
+        axes = PartitionSpec(*(sharding.ACTIVATIONS.get(letter) for letter in letters))
+        return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=NamedSharding(made, axes))
+
+    rows, codes = array("GNbIH", 1, 4, 8, 128, 64), array("GNRH", 1, 4, 256, 64)
+
+    def loss(*inputs):
+        out = core.attend(*inputs, None, core.Masks(None, None, None, None), 0.0)
+        return out.astype(jnp.float32).sum()
+
+    gradients = jax.jit(sharding.on_mesh(jax.grad(loss, argnums=range(5)), made))
+    program = gradients.lower(rows, rows, rows, rows, codes).compile().as_text()
+    costs = hlo_costs.Program(program).costs()
+    kinds = [hlo_costs.collective_kind(cost.operation) for cost in costs]
+    assert {kind for kind in kinds if kind} == {"all-reduce"}
+
+
 def test_only_this_file_names_mesh_axes():
     """Model code speaks of letters; without a layout around it they change nothing."""
     x = jnp.ones((2, 3))
     assert layout.named(x, "BD") is x
     seen = []
-    with layout.cut_by(layout.Layout(lambda x, letters: seen.append(letters) or x, True)):
+
+    def cut(x, letters):
+        seen.append(letters)
+        return x
+
+    def in_parts(function, x, letters, result_letters):
+        seen.append((letters, result_letters))
+        return function(x)
+
+    assert layout.in_parts(jnp.sin, x, "BD", "BD")[0, 0] == jnp.sin(1.0)
+    with layout.cut_by(layout.Layout(cut, in_parts, cuts_parameters=True)):
         layout.named(x, "BD")
+        layout.in_parts(jnp.sin, x, "BD", "Bd")
         assert layout.cuts_parameters()
-    assert seen == ["BD"]
+    assert seen == ["BD", ("BD", "Bd")]
     assert not layout.cuts_parameters()

@@ -18,10 +18,12 @@ class Layout(NamedTuple):
 
     Attributes:
         cut: (array, letters of its axes) -> the same array, its parts told where to live.
+        in_parts: see the function of this name.
         cuts_parameters: parameters are kept in parts and brought together where they are used.
     """
 
     cut: Callable[[Array, str], Array]
+    in_parts: Callable[[Callable[[Array], Array], Array, str, str], Array]
     cuts_parameters: bool
 
 
@@ -45,6 +47,18 @@ def named(x: Float[Array, "..."], letters: str) -> Float[Array, "..."]:
     """
     layout = _layout.get()
     return x if layout is None else layout.cut(x, letters)
+
+
+def in_parts(
+    function: Callable[[Array], Array], x: Float[Array, "..."], letters: str, result_letters: str
+) -> Float[Array, "..."]:
+    """function(x), where each device sees its own part of x alone.
+
+    For a function that treats all indices of the cut axes alike, and uses operations for which a
+    compiler would bring the parts together.
+    """
+    layout = _layout.get()
+    return function(x) if layout is None else layout.in_parts(function, x, letters, result_letters)
 
 
 def cuts_parameters() -> bool:

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int
 
+from xlnet_jax.model import layout
+
 BLOCK = 128
 _UNITS = (128, 32, 8, 1)  # of the digits of a query row's shift, the largest first
 
@@ -41,12 +43,8 @@ def content_scores(
     blocks = _cut(q.shape[-2])
     windows = _windows(r, blocks, num_keys)
     raw = _product("GNbKIH,GNKCH->GNbKIC", _in_blocks(q, blocks), windows).astype(q.dtype)
-    raw = _row_major(raw)
-    *lead, rows, columns = raw.shape
-    # One run of numbers, written as rows of the block's length: all but the first of them.
-    run = _row_major(raw.reshape(*lead, columns, rows))[..., 1:, :]
-    shifted = _row_major(_row_major(run).reshape(*lead, rows, columns - 1))
-    return shifted.reshape(*q.shape[:3], -1, columns - 1)[..., : q.shape[-2], :]
+    shifted = layout.in_parts(_shift_blocks, raw, "GNbKIC", "GNbKIC")
+    return shifted.reshape(*q.shape[:3], -1, shifted.shape[-1])[..., : q.shape[-2], :]
 
 
 def content_gradients(
@@ -56,22 +54,34 @@ def content_gradients(
     num_tokens, num_keys = d_scores.shape[-2:]
     blocks = _cut(num_tokens)
     windows = _windows(r, blocks, num_keys)
-    cut = _row_major(_in_blocks(d_scores, blocks))
-    *lead, rows, _ = cut.shape
-    wide = _row_major(_padded(cut, -1, 0, rows - 1))
-    run = _row_major(wide.reshape(*lead, num_keys + rows - 1, rows))
-    d_raw = _row_major(_padded(run, -2, 1, 0)).reshape(*lead, rows, num_keys + rows)
-    d_raw = _row_major(d_raw)
+    d_raw = layout.in_parts(_unshift_blocks, _in_blocks(d_scores, blocks), "GNbKIS", "GNbKIC")
     d_q = _product("GNbKIC,GNKCH->GNbKIH", d_raw, windows)
     d_q = d_q.reshape(*q.shape[:3], -1, q.shape[-1])[..., :num_tokens, :]
     d_windows = _product("GNbKIH,GNbKIC->GNKCH", _in_blocks(q, blocks), d_raw)
     num_codes = r.shape[-2] + blocks.filled
     d_r = jnp.zeros((*r.shape[:2], num_codes, r.shape[-1]), jnp.float32)
     for block in range(blocks.number):
-        first = (blocks.number - 1 - block) * rows
+        first = (blocks.number - 1 - block) * blocks.rows
         last = num_codes - first - d_windows.shape[-2]
         d_r += _padded(d_windows[:, :, block], -2, first, last)
     return d_q, d_r[:, :, blocks.filled :]
+
+
+def _shift_blocks(raw: Float[Array, "G N b K I C"]) -> Float[Array, "G N b K I C-1"]:
+    raw = _row_major(raw)
+    *lead, rows, columns = raw.shape
+    # One run of numbers, written as rows of the block's length: all but the first of them.
+    run = _row_major(raw.reshape(*lead, columns, rows))[..., 1:, :]
+    return _row_major(_row_major(run).reshape(*lead, rows, columns - 1))
+
+
+def _unshift_blocks(d_scores: Float[Array, "G N b K I S"]) -> Float[Array, "G N b K I C"]:
+    """The transpose of `_shift_blocks`, after which only S columns count."""
+    d_scores = _row_major(d_scores)
+    *lead, rows, num_keys = d_scores.shape
+    wide = _row_major(_padded(d_scores, -1, 0, rows - 1))
+    run = _row_major(wide.reshape(*lead, num_keys + rows - 1, rows))
+    return _row_major(_row_major(_padded(run, -2, 1, 0)).reshape(*lead, rows, num_keys + rows))
 
 
 def shift_queries(

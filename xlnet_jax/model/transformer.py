@@ -7,6 +7,7 @@ Legend of axis letters, used in names, einsum strings and signatures everywhere:
     M memory                    N attention heads                  Y layers
     S keys, S = M + T           H head size                        G directions (1, or 2: bi_data)
     P predicted positions       Q rows, Q = T + P (or T)           I rows of one stream
+    b batch rows of one direction, B = b·G
 
 The two streams share every weight and the query stream reads only keys and values of the content
 stream. So both travel as one array x_BQD of Q = T + P rows, content first, and a layer is written

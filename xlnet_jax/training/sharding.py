@@ -31,6 +31,7 @@ DATA, FSDP, MODEL = AXES = ("data", "fsdp", "model")
 PARAMETERS: Mapping[str, str] = {"D": FSDP, "N": MODEL, "F": MODEL, "V": MODEL}
 ACTIVATIONS: Mapping[str, str | tuple[str, ...]] = {
     "B": (DATA, FSDP),
+    "b": (DATA, FSDP),
     "N": MODEL,
     "F": MODEL,
     "V": MODEL,
@@ -227,13 +228,22 @@ def _names(path: Any) -> tuple[str, ...]:
 def activations_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
     """While a function is traced in here, the model's activations are cut as the table says."""
 
+    def axes(letters: str) -> PartitionSpec:
+        return PartitionSpec(*(ACTIVATIONS.get(letter) for letter in letters))
+
     def cut(x: jax.Array, letters: str) -> jax.Array:
-        axes = PartitionSpec(*(ACTIVATIONS.get(letter) for letter in letters))
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, axes))
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, axes(letters)))
+
+    def in_parts(
+        function: Callable[[jax.Array], jax.Array], x: jax.Array, letters: str, results: str
+    ) -> jax.Array:
+        return jax.shard_map(
+            function, mesh=mesh, in_specs=axes(letters), out_specs=axes(results), check_vma=False
+        )(x)
 
     if mesh.size == 1:
         return contextlib.nullcontext()
-    return layout.cut_by(layout.Layout(cut, cuts_parameters=mesh.shape[FSDP] > 1))
+    return layout.cut_by(layout.Layout(cut, in_parts, cuts_parameters=mesh.shape[FSDP] > 1))
 
 
 def on_mesh(function: Callable[..., T], mesh: Mesh) -> Callable[..., T]:
