@@ -12,7 +12,7 @@ import pytest
 from tests.training.test_hlo_costs import LOOP, TILE
 from xlnet_jax import cli, config_files
 from xlnet_jax.model.config import XLNetConfig
-from xlnet_jax.training import plan, topologies
+from xlnet_jax.training import plan, plan_search, topologies
 from xlnet_jax.training.plan import Memory
 from xlnet_jax.training.plan_inputs import plan_inputs
 from xlnet_jax.training.program import make_program
@@ -81,17 +81,18 @@ def test_other_complaints_are_passed_on():
         plan.read_exhaustion("INTERNAL: bad luck\nmore", 0.0)
 
 
-@pytest.mark.parametrize("most", [0, 2, 7, 30, 61])
+@pytest.mark.parametrize("most", [0, 2, 7, 30, 61, 1000])
 @pytest.mark.parametrize("group", [1, 2])
 def test_the_search_finds_the_most_rows(most, group):
     tried = {}
     for _ in range(12):
-        rows = plan.next_rows(tried, group, 8)
+        rows = plan_search.next_rows(tried, group, 8)
         if rows in tried or rows == 0:
             break
         tried[rows] = Memory(1000.0, 100.0 * rows + 7, 0.0, 1000.0 + 100.0 * most + 50)
     fitting = [rows for rows, used in tried.items() if used.fits]
-    assert max(fitting, default=0) == most // group * group
+    found = max(fitting, default=0)
+    assert most // group * group - found <= plan_search.CLOSE * found
     assert len(tried) <= 5
 
 
@@ -174,7 +175,7 @@ def test_a_stricter_policy_is_named_where_no_row_fits_otherwise(monkeypatch):
 
     monkeypatch.setattr(plan, "make_plan", larger)
     config = config_files.load(f"{CONFIGS / 'pretrain.py'}:tiny").to_dict()
-    found = plan.fitting_plan(config, "cpu", vocab_size=50, length=None)
+    found = plan_search.fitting_plan(config, "cpu", vocab_size=50, length=None)
     assert found is not None
     assert (found.planned.settings.run.remat, found.rows) == ("dots", 2)
 
@@ -214,7 +215,7 @@ def test_fine_tuning_needs_a_network():
 
 
 def test_layouts_to_compare():
-    meshes = [*plan.layouts({"model": {"n_head": 2}}, 8)]
+    meshes = [*plan_search.layouts({"model": {"n_head": 2}}, 8)]
     assert {"data": 8, "fsdp": 1, "model": 1} in meshes
     assert {"data": 1, "fsdp": 8, "model": 1} in meshes
     assert {mesh["model"] for mesh in meshes} == {1, 2}

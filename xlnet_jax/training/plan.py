@@ -14,12 +14,11 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from xlnet_jax.model.config import REMAT_POLICIES
 from xlnet_jax.training import hlo_costs, sharding, topologies
 from xlnet_jax.training.plan_inputs import Planned, plan_inputs
 from xlnet_jax.training.program import make_program
@@ -282,84 +281,3 @@ def collective_seconds(kind: str, result_bytes: float, device: Device, devices: 
         "all-to-all": share,
     }.get(kind, 1.0)
     return moved * result_bytes / device.link_bandwidth
-
-
-def largest_rows(
-    config: Mapping[str, Any], topology: str, remat: str, **options: Any
-) -> Plan | None:
-    """The plan with most batch rows a device under a policy, or None if not even the fewest fit."""
-    config = {**config, "model": {**config["model"], "remat": remat}}
-    group = 2 if config["data"].get("bi_data") else 1
-    tried: dict[int, Plan] = {}
-
-    def plan_of(rows: int) -> Plan:
-        if rows not in tried:
-            tried[rows] = make_plan(config, topology, rows=rows, **options)
-        return tried[rows]
-
-    rows = 4 * group
-    for _ in range(6):
-        rows = next_rows({n: plan.memory for n, plan in tried.items()}, group, rows)
-        if rows in tried or rows == 0:
-            break
-        plan_of(rows)
-    fitting = [plan for plan in tried.values() if plan.memory.fits]
-    return max(fitting, key=lambda plan: plan.rows) if fitting else None
-
-
-def next_rows(tried: Mapping[int, Memory], group: int, first: int) -> int:
-    """Where to look next for the most rows that fit, a multiple of `group`; 0 if none can.
-
-    Memory grows in a line with the rows; a number tried before means that the search is over.
-    """
-    if not tried:
-        return first
-    fitting = max((n for n, memory in tried.items() if memory.fits), default=0)
-    failing = min((n for n, memory in tried.items() if not memory.fits), default=0)
-    if failing and failing - fitting <= group:
-        return fitting
-    points = sorted(tried)
-    known = [n for n in (fitting, failing) if n] if fitting and failing else points[-2:]
-    last = known[-1]
-    if len(known) == 1:
-        slope = tried[last].temporaries / last
-    else:
-        one, other = known
-        slope = (tried[other].needed - tried[one].needed) / (other - one)
-    guess = last + (tried[last].limit - tried[last].needed) / max(slope, 1.0)
-    rows = math.floor(guess / group) * group
-    if failing:
-        rows = min(rows, failing - group)
-    return max(rows, fitting + group)
-
-
-def fitting_plan(config: Mapping[str, Any], topology: str, **options: Any) -> Plan | None:
-    """Where a config does not fit: the most rows with its own policy, else with the next stricter.
-
-    None if nothing fits.
-    """
-    own = config["model"]["remat"]
-    for remat in REMAT_POLICIES[REMAT_POLICIES.index(own) :]:
-        if found := largest_rows(config, topology, remat, **options):
-            return found
-    return None
-
-
-def layouts(config: Mapping[str, Any], num_devices: int) -> Iterator[dict[str, int]]:
-    """Meshes to compare: data parallel; fsdp over a host, over all; with a model axis of 2 or 4."""
-    heads = config["model"].get("n_head", 4)
-    for fsdp in sorted({1, min(8, num_devices), num_devices}):
-        for model in (1, 2, 4):
-            if num_devices % (fsdp * model) == 0 and heads % model == 0 and fsdp * model > 0:
-                yield {"data": num_devices // (fsdp * model), "fsdp": fsdp, "model": model}
-
-
-def sweep(config: Mapping[str, Any], topology: str, **options: Any) -> Iterator[Plan | str]:
-    """A plan for each layout, the same batch each; or why there is none."""
-    devices = topologies.devices_of(topology)
-    for mesh in layouts(config, len(devices)):
-        try:
-            yield make_plan({**config, "mesh": {**config["mesh"], **mesh}}, topology, **options)
-        except ValueError as error:
-            shown = ", ".join(f"{axis} {size}" for axis, size in mesh.items())
-            yield f"{shown}: {error}"

@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--find-batch", action="store_true", help="the most rows of a core for each remat policy"
+        "--find-batch",
+        action="store_true",
+        help="the most rows of a core for each remat policy (to within 2 %%)",
     )
     what.add_argument("--sweep", action="store_true", help="compare layouts (shapes of the mesh)")
 
@@ -85,12 +87,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _one(config: dict[str, Any], args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from xlnet_jax.training import plan
+    from xlnet_jax.training import plan, plan_search
 
     made = plan.make_plan(config, args.topology, rows=args.rows, **options)
     if not made.memory.fits:
         _say("does not fit; looking for what does")
-        raise ValueError(_does_not_fit(made, plan.fitting_plan(config, args.topology, **options)))
+        fitting = plan_search.fitting_plan(config, args.topology, _tell, **options)
+        raise ValueError(_does_not_fit(made, fitting))
     report = made.report()
     print(json.dumps(report, indent=2) if args.json else "\n".join(table(report)))
     return 0
@@ -114,12 +117,11 @@ def _does_not_fit(made: Any, fitting: Any) -> str:
 
 def _find_batch(config: dict[str, Any], args: argparse.Namespace, options: dict[str, Any]) -> int:
     from xlnet_jax.model.config import REMAT_POLICIES
-    from xlnet_jax.training import plan
+    from xlnet_jax.training import plan_search
 
     rows = []
     for remat in REMAT_POLICIES:
-        _say(f"model.remat={remat}")
-        found = plan.largest_rows(config, args.topology, remat, **options)
+        found = plan_search.largest_rows(config, args.topology, remat, _tell, **options)
         rows.append({"remat": remat, **(found.report() if found else {"detail": None})})
     if args.json:
         print(json.dumps(rows, indent=2))
@@ -136,16 +138,17 @@ def _find_batch(config: dict[str, Any], args: argparse.Namespace, options: dict[
 
 
 def _sweep(config: dict[str, Any], args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from xlnet_jax.training import plan
+    from xlnet_jax.training import plan_search
 
     reports: list[dict[str, Any]] = []
     lines: list[tuple[str, ...]] = [
         ("data", "fsdp", "model", "HBM", "sequences/s", "MFU", "communication")
     ]
-    for made in plan.sweep(config, args.topology, **options):
+    for made in plan_search.sweep(config, args.topology, **options):
         if isinstance(made, str):
             _say(made)
             continue
+        _tell(made)
         report = made.report()
         reports.append(report)
         sent = report["collective_bytes_per_core"]
@@ -154,6 +157,18 @@ def _sweep(config: dict[str, Any], args: argparse.Namespace, options: dict[str, 
         lines.append((*sizes, *_brief(report), f"{sent / 1e9:.2f} GB" if sent is not None else ""))
     print(json.dumps(reports, indent=2) if args.json else "\n".join(_aligned(lines)))
     return 0
+
+
+def _tell(made: Any) -> None:
+    """One plan of several, while others are still to come."""
+    report = made.report()
+    mesh = " × ".join(f"{axis} {size}" for axis, size in made.mesh.items())
+    memory, speed, _ = _brief(report)
+    _say(
+        f"model.remat={report['detail']['remat']}, mesh {mesh}, {made.rows} rows a core: {memory}"
+        + (f", {speed} sequences/s" if speed else "")
+        + f" (compiled in {made.compile_seconds:.0f} s)"
+    )
 
 
 def _brief(report: dict[str, Any]) -> tuple[str, str, str]:
