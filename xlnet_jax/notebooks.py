@@ -10,9 +10,6 @@ from xlnet_jax import cli, demo
 from xlnet_jax.convert import model_files
 from xlnet_jax.convert.pretrained import load_pretrained
 
-VOCAB_SIZE = 2000
-HELDOUT_EVERY = 10  # every tenth document is kept from training
-
 
 def command(*arguments: str | os.PathLike[str]) -> None:
     """Prints `xlnet-jax ARGUMENTS` and runs it in this process, which so keeps the accelerator.
@@ -49,7 +46,7 @@ def small_model(folder: str | os.PathLike[str], steps: int) -> Path:
     if not shards.exists():
         python_text(folder)
         source = f"--input={text}"
-        command("vocab", source, f"--output_prefix={spiece}", f"--vocab_size={VOCAB_SIZE}")
+        command("vocab", source, f"--output_prefix={spiece}", f"--vocab_size={demo.VOCAB_SIZE}")
         vocabulary = f"--spiece_model={spiece}.model"
         command("corpus", source, vocabulary, f"--output_dir={shards}", "--num_workers=1")
     model = Path(folder) / "model"
