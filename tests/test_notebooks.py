@@ -105,7 +105,7 @@ def pretrained(shared, environment):
     with only_one(shared):
         if not shown.exists():
             text = shared / "text.txt"
-            demo.write_text(text, [])
+            demo.write_text(text, shared / "docstrings")
             text.write_text(text.read_text()[:TEXT_SIZE])
             config = TINY.format("demo", TINY_NETWORK)
             settings = {"TEXT": str(text), "CONFIG": config, "VOCAB_SIZE": 300, "STEPS": 2}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import pydoc_data.topics
 import re
 import shlex
@@ -166,6 +167,8 @@ def main() -> None:
     args = parser.parse_args()
     start = time.monotonic()
     make_anew(args.workdir)
+    # Both classifiers are one program: what one step compiled the later ones take from here.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(args.workdir / "compiled"))
     pretrained = pretrain(args.workdir, args.steps)
     accuracy = fine_tune(args.workdir, args.finetune_epochs)
     report(args.workdir, pretrained, accuracy, time.monotonic() - start)
