@@ -31,6 +31,8 @@ SIZES = {  # Y, D, N
     "medium": (8, 512, 8),
     "base": (12, 768, 12),
 }
+TEXTS = ("cmrc2018/cmrc2018_trial.json", "cmrc2018/cmrc2018_dev.json", "drcd/DRCD_dev.json")
+REVIEWS = ("chnsenticorp/train.tsv", "chnsenticorp/dev.tsv")
 # Shares of the budget; what is left over is for start-up, evaluation and the short runs.
 SHARES = {"pretraining": 0.5, "sentiment": 0.08, "questions": 0.1}
 PROBE_STEPS = 20
@@ -39,11 +41,10 @@ PROBE_STEPS = 20
 def write_text(data: Path, path: Path) -> None:
     """Paragraphs and reviews: a sentence a line, a blank line between documents."""
     documents = []
-    names = ("cmrc2018/cmrc2018_trial.json", "cmrc2018/cmrc2018_dev.json", "drcd/DRCD_dev.json")
-    for name in names:
+    for name in TEXTS:
         articles = json.loads((data / name).read_text(encoding="utf-8"))["data"]
         documents += [p["context"] for article in articles for p in article["paragraphs"]]
-    lines = (data / "chnsenticorp" / "train.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    lines = (data / REVIEWS[0]).read_text(encoding="utf-8").splitlines()[1:]
     documents += [line.partition("\t")[2] for line in lines]
     sentences = ("\n".join(s for s in re.split(r"(?<=[。！？!?])\s*", d) if s) for d in documents)
     path.write_text("\n\n".join(sentences) + "\n", encoding="utf-8")
@@ -53,8 +54,11 @@ def run(*command: str) -> str:
     """Prints an `xlnet-jax` command and runs it; its last line of output."""
     print(f"$ xlnet-jax {shlex.join(command)}", flush=True)
     done = subprocess.run(
-        [sys.executable, "-m", "xlnet_jax", *command], stdout=subprocess.PIPE, text=True, check=True
-    )
+        [sys.executable, "-m", "xlnet_jax", *command],
+        stdout=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:  # what was wrong stands above
+        raise SystemExit(done.returncode)
     lines = done.stdout.strip().splitlines()
     return lines[-1] if lines else ""
 
@@ -166,6 +170,12 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("chinese_run"), help="must be new")
     parser.add_argument("--output", type=Path, help="file for the table")
     args = parser.parse_args()
+    if missing := [name for name in (*TEXTS, *REVIEWS) if not (args.data / name).is_file()]:
+        parser.error(f"--data={args.data} lacks {', '.join(missing)}")
+    if args.minutes <= 0:
+        parser.error(f"--minutes is {args.minutes:g}, wanted more than 0")
+    if args.workdir.exists():
+        parser.error(f"--workdir={args.workdir} is there already; give one that is not")
     start = time.monotonic()
     args.workdir.mkdir(parents=True)
     pretrained, steps = pretrain(args, args.workdir, args.dtype)

@@ -5,10 +5,10 @@
 The JSON has `layouts`, a list of {mesh, parts, devices, load, save}: mesh axes, accumulation steps,
 how many devices (0: all), checkpoint folders to start from and to save half-way to, files with the
 arrays of a fresh state to begin with and to write; `tpu_form`: whether attention is to have the
-form that it has on TPU. For several
-processes also `port`, `num_processes` and `process_id`. Process 0 prints one line of JSON: for each
-layout the losses of its steps by number, how many parts some arrays have, and what was asked for
-beside: `judge` (held-out loss and predictions), `program` (the compiled step).
+form that it has on TPU. For several processes also `port`, `num_processes` and `process_id`.
+Process 0 prints one line of JSON: for each layout the losses of its steps by number, how many parts
+some arrays have, and what was asked for beside: `judge` (held-out loss and predictions), `program`
+(the compiled step).
 """
 
 import contextlib
