@@ -111,6 +111,8 @@ def test_a_json_file_with_other_keys():
         ({"activation_dropout": 2}, r"model\.activation_dropout must be in \[0, 1\), got 2"),
         ({"mem_len": -1}, r"model\.mem_len must be 0 or more, got -1"),
         ({"reuse_len": -5}, r"model\.reuse_len must be 0 or more, got -5"),
+        ({"init_std": -1.0}, r"model\.init_std must be above 0, got -1\.0"),
+        ({"init_range": 0.0}, r"model\.init_range must be above 0, got 0\.0"),
         ({"dtype": "float16"}, r"model\.dtype must be one of .*bfloat16.*, got 'float16'"),
         ({"remat": "some"}, r"model\.remat must be one of .*attention.*, got 'some'"),
         ({"init": "zeros"}, r"model\.init must be one of .*uniform.*, got 'zeros'"),

@@ -135,6 +135,9 @@ class RunConfig:
         for name in ("mem_len", "reuse_len"):
             if getattr(self, name) < 0:
                 raise ValueError(f"model.{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("init_std", "init_range"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"model.{name} must be above 0, got {getattr(self, name)}")
         _check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         _check_choice("remat", self.remat, REMAT_POLICIES)
         _check_choice("init", self.init, ("normal", "uniform"))
