@@ -12,7 +12,8 @@ Three measurements, each of both programs in turn, in float32 on CPU:
             of both are compared. Base size takes minutes here.
 
 The vocabulary is trained on the reviews themselves, the weights are random. Each program runs in a
-process of its own with the same settings of the C library's allocator.
+process of its own, as its users run it: ours with the settings of the C library's allocator that
+the verbs make, PyTorch with the library's own, unless --same-allocator gives it ours.
 """
 
 from __future__ import annotations
@@ -239,6 +240,7 @@ def main() -> None:
     parser.add_argument("--vocab_size", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=5, help="measured batches of each")
     parser.add_argument("--unroll", action="store_true", help="ours with unrolled layers")
+    turns.add_allocator_flag(parser)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     parser.add_argument("--serve", choices=("ours", "peer"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -255,7 +257,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from xlnet_jax.host_memory import keep_freed_memory
-
-    keep_freed_memory()
+    turns.set_allocator()
     main()

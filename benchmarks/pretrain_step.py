@@ -6,9 +6,10 @@
 A step is forward, backward, clipping and the Adam update, on one batch of segments with memory,
 target positions and factorization orders, dropout on. Both programs get the same sizes; dropout
 draws differ. Ours predicts with P query rows; the PyTorch model has no other way than its own. Each
-runs in a process of its own, with the same settings of the C library's allocator (unless
---plain-peer is given, which leaves the peer as it is installed); their steps take turns, and so do
-the matrix products measured in each, so that a noisy machine disturbs all alike.
+runs in a process of its own, as its users run it: ours with the settings of the C library's
+allocator that `xlnet-jax train` makes, the peer with the library's own, unless --same-allocator
+gives it ours (on CPU it then spends less on page faults). Their steps take turns, and so do the
+matrix products measured in each, so that a noisy machine disturbs all alike.
 
 Reported: median seconds a step, useful FLOP/s of our step (`tasks.flops.useful_flops`: six
 operations a multiply-add of the products that the objective needs, 0.431e12 a sequence for base at
@@ -20,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -197,11 +197,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=5, help="measured steps of each")
     parser.add_argument("--compile", action="store_true", help="torch.compile the peer")
-    parser.add_argument(
-        "--plain-peer",
-        action="store_true",
-        help="the peer with the C library's own settings of the allocator, as it is installed",
-    )
+    turns.add_allocator_flag(parser)
     parser.add_argument("--no-peer", action="store_true", help="ours alone")
     parser.add_argument("--scan", action="store_true", help="ours with scanned layers")
     parser.add_argument("--remat", default="none", help="our remat policy")
@@ -217,8 +213,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from xlnet_jax.host_memory import keep_freed_memory
-
-    if not {"--plain-peer", "--serve=peer"} <= set(sys.argv):
-        keep_freed_memory()
+    turns.set_allocator()
     main()

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
+from xlnet_jax import host_memory
+
 Measurements = Mapping[str, Callable[[], float]]
+
+
+def add_allocator_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag that `set_allocator` looks for."""
+    parser.add_argument(
+        "--same-allocator",
+        action="store_true",
+        help="the peer too keeps freed memory, which it does not do as it is installed",
+    )
+
+
+def set_allocator() -> None:
+    """Lets this process keep freed memory as the verbs do, if it is ours or is told to.
+
+    Call it before the heavy imports, which start threads.
+    """
+    if "--serve=peer" not in sys.argv or "--same-allocator" in sys.argv:
+        host_memory.keep_freed_memory()
 
 
 def serve(measurements: Measurements) -> None:
