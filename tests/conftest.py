@@ -1,6 +1,7 @@
-"""What every test shares: one CPU device, quiet TensorFlow, repeatable hypothesis."""
+"""What every test shares: one CPU device, checked shapes, quiet TensorFlow, repeated examples."""
 
 import os
+from pathlib import Path
 
 # Before anything imports jax or tensorflow; a test that wants more devices starts a process.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -9,8 +10,14 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import hypothesis
+import jaxtyping
 
 import tests.quick_compiles  # noqa: F401
+
+# Every call of the model's functions is checked against the axes that their signatures name.
+_MODEL = Path(__file__).parents[1].glob("xlnet_jax/model/*.py")
+_SHAPED = [path.stem for path in _MODEL if "from jaxtyping" in path.read_text()]
+jaxtyping.install_import_hook([f"xlnet_jax.model.{name}" for name in _SHAPED], "beartype.beartype")
 
 # No deadline (a first call compiles). In CI the examples are the same on every run.
 hypothesis.settings.register_profile("local", deadline=None, print_blob=True)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
@@ -112,7 +113,7 @@ def attention_map(
     _check_length(len(tokens[0]))
     found = attention_probabilities(
         model.config,
-        model.params["xlnet"],
+        jax.device_put(model.params["xlnet"]),
         jnp.asarray(tokens[0])[None],
         layer,
         segment_ids=jnp.asarray(segments[0], jnp.int32)[None],

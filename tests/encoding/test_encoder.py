@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -40,7 +41,7 @@ def tail(ids):
 @functools.partial(jax.jit, static_argnums=0)
 def apply(mem_len, tokens, segment_ids, memory):
     run = RunConfig(**small.EXACT, mem_len=mem_len)
-    params = {"params": examples.pretrained().params["xlnet"]}
+    params = {"params": jax.tree.map(jnp.asarray, examples.pretrained().params["xlnet"])}
     inputs = {"segment_ids": segment_ids, "memory": memory, "all_layers": True}
     return transformer.XLNet(model().config, run).apply(params, tokens, **inputs)
 

@@ -70,11 +70,11 @@ def two_stream_inputs(seed=0):
 
 def random_parameters(model, *args, **inputs):
     """Of any module, none at a trivial value, and nothing is compiled to make them."""
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), *args, **x), inputs)
+    shapes = jax.eval_shape(functools.partial(model.init, jax.random.key(0)), *args, **inputs)
     random = np.random.default_rng(1)
 
     def fill(path, leaf):
-        values = np.asarray(random.normal(size=leaf.shape) * 0.4, np.float32)
+        values = jnp.asarray(random.normal(size=leaf.shape) * 0.4, jnp.float32)
         return values + 1 if path[-1].key == "scale" else values
 
     return jax.tree_util.tree_map_with_path(fill, shapes)

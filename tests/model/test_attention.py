@@ -54,7 +54,7 @@ def random_inputs(form):
         other = jnp.asarray(random.random((G, 1, b, rows, S)) < 0.5)
     if form.predicted is not None:
         tokens = jnp.asarray(random.integers(0, T, (G * b, rows)))
-    seed = jnp.asarray([1, 2], jnp.uint32) if form.rate else None
+    seed = dropout.no_rows(jnp.asarray([1, 2], jnp.uint32), 5) if form.rate else None
     return q_content, q_position, k, v, r, step, core.Masks(visible, other, tokens, seed)
 
 

@@ -50,7 +50,7 @@ def test_code_of_here_is_that_of_distance_0():
 
 def test_shifts_literally():
     # Two tokens after one of memory: keys at distances 1 0 -1 from token 0, 2 1 0 from token 1.
-    distances = jnp.asarray([[3, 2, 1, 0, -1], [3, 2, 1, 0, -1]])
+    distances = jnp.asarray([[3.0, 2, 1, 0, -1], [3, 2, 1, 0, -1]])
     wanted = [[1, 0, -1], [2, 1, 0]]
     assert positions.shift_content(distances, 3).tolist() == wanted
     queries = jnp.asarray([[1, 0, 1]])  # tokens of one example's three query rows

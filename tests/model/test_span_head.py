@@ -132,7 +132,8 @@ def test_dropout_of_answerability_acts_in_training_alone():
     hidden = jnp.asarray(random.normal(size=(BATCH, TOKENS, small.CONFIG.d_model)), jnp.float32)
 
     def answer(model, train):
-        return model.answer_class(hidden, hidden[..., 0], INPUTS["cls_positions"], train)
+        cls_positions = jnp.asarray(INPUTS["cls_positions"])
+        return model.answer_class(hidden, hidden[..., 0], cls_positions, train)
 
     @functools.partial(jax.jit, static_argnums=0)
     def answers(train):

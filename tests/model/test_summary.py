@@ -92,7 +92,7 @@ def test_the_projection_is_dense_and_tanh(summary_type):
 def test_a_row_of_padding_alone_stays_finite(summary_type):
     def total(hidden):
         model, params = made(summary_type)
-        return model.apply(params, hidden, padding=np.ones_like(PADDING)).sum()
+        return model.apply(params, hidden, padding=jnp.ones(PADDING.shape, bool)).sum()
 
     value, gradient = jax.jit(jax.value_and_grad(total))(HIDDEN)
     assert np.isfinite(value)
@@ -126,4 +126,4 @@ def test_in_bfloat16_it_is_close_and_float32():
 def test_unknown_type():
     model = SequenceSummary(small.CONFIG, EXACT, "median")
     with pytest.raises(ValueError, match=r"model.summary_type must be one of .*, got 'median'"):
-        model.init(jax.random.key(0), HIDDEN)
+        model.init(jax.random.key(0), jnp.asarray(HIDDEN))

@@ -22,6 +22,7 @@ def test_query_rows_at_any_token(num_tokens, num_keys):
     scores = whole_numbers(random, 2, 1, 2, 4, num_tokens + num_keys)
     tokens = random.integers(0, num_tokens, (2, 2, 4))
     tokens[0, 0, 0], tokens[1, 1, 3] = 0, num_tokens - 1
+    tokens = jnp.asarray(tokens)
     shifted = jax.jit(tpu_shifts.shift_queries, static_argnums=2)(scores, tokens, num_keys)
     np.testing.assert_array_equal(shifted, positions.shift_queries(scores, tokens, num_keys))
     gradient = whole_numbers(random, *shifted.shape)

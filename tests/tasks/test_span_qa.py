@@ -91,6 +91,7 @@ def test_a_filler_longer_than_its_batch_leaves_loss_and_gradient_finite(task):
     batch = features.batch(np.array([short, -1]), length)
     for name in ("start_positions", "end_positions", "cls_positions"):
         batch[name][1] = length + 3
+    batch = jax.device_put(batch)
     loss = jax.jit(jax.value_and_grad(lambda p: task.loss(p, batch, None, None).total))
     total, gradient = loss(task.params)
     assert 0 < total < 100

@@ -35,7 +35,7 @@ class _Blocks(NamedTuple):
 
 def content_scores(
     q: Float[Array, "G N b T H"], r: Float[Array, "G N R H"], num_keys: int
-) -> Float[Array, "G N b T C-1"]:
+) -> Float[Array, "G N b T _"]:
     """q·r with row i shifted to its token, in the dtype of q; the first S columns count.
 
     The others are left in place because cutting them off is free where the scores are used.
