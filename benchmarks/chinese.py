@@ -55,8 +55,10 @@ def run(*command: str) -> str:
     print(f"$ xlnet-jax {shlex.join(command)}", flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "xlnet_jax", *command],
-        stdout=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:  # what was wrong stands above
         raise SystemExit(done.returncode)
     lines = done.stdout.strip().splitlines()

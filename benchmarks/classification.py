@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     parser.add_argument("--serve", choices=("ours", "peer"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    turns.set_allocator(args)
     if args.serve:
         turns.serve((ours if args.serve == "ours" else peer)(args))
         return
@@ -257,5 +258,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    turns.set_allocator()
     main()

@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--remat", default="none", help="our remat policy")
     parser.add_argument("--serve", choices=("ours", "peer"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    turns.set_allocator(args)
     if args.serve:
         serve(args)
         return
@@ -213,5 +214,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    turns.set_allocator()
     main()

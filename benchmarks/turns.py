@@ -13,7 +13,7 @@ Measurements = Mapping[str, Callable[[], float]]
 
 
 def add_allocator_flag(parser: argparse.ArgumentParser) -> None:
-    """The flag that `set_allocator` looks for."""
+    """The flag that `set_allocator` reads."""
     parser.add_argument(
         "--same-allocator",
         action="store_true",
@@ -21,12 +21,12 @@ def add_allocator_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def set_allocator() -> None:
-    """Lets this process keep freed memory as the verbs do, if it is ours or is told to.
+def set_allocator(args: argparse.Namespace) -> None:
+    """Lets this process keep freed memory as the verbs do, unless it is the peer as installed.
 
     Call it before the heavy imports, which start threads.
     """
-    if "--serve=peer" not in sys.argv or "--same-allocator" in sys.argv:
+    if args.serve != "peer" or args.same_allocator:
         host_memory.keep_freed_memory()
 
 
