@@ -24,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -220,15 +220,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _folders(args: argparse.Namespace) -> Iterator[str]:
-    if args.folder:
-        yield args.folder
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        sys.argv.append(f"--folder={folder}")  # so that the children find it
-        yield folder
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.classification", description=__doc__
@@ -237,8 +228,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="tab-separated reviews with a header")
     parser.add_argument("--real", action="store_true", help="also measure all reviews")
     parser.add_argument("--size", choices=networks.SIZES, default="base")
-    parser.add_argument("--vocab_size", type=int, default=8000)
-    parser.add_argument("--rounds", type=int, default=5, help="measured batches of each")
+    parser.add_argument("--vocab_size", type=turns.positive, default=8000)
+    parser.add_argument("--rounds", type=turns.positive, default=5, help="measured batches of each")
     parser.add_argument("--unroll", action="store_true", help="ours with unrolled layers")
     turns.add_allocator_flag(parser)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
@@ -248,13 +239,18 @@ def main() -> None:
     if args.serve:
         turns.serve((ours if args.serve == "ours" else peer)(args))
         return
-    for folder in _folders(args):
-        args.folder = folder
-        prepare(args)
+    if not Path(args.data).is_file():
+        parser.error(f"--data={args.data} is no file")
+    with tempfile.TemporaryDirectory() as args.folder:
+        sys.argv.append(f"--folder={args.folder}")  # so that the children find it
+        try:
+            prepare(args)
+        except ValueError as error:
+            parser.error(str(error))
         result = measure(args)
-        for key, value in result.items():
-            print(f"{key:24}{value}")
-        print(json.dumps(result))
+    for key, value in result.items():
+        print(f"{key:24}{value}")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

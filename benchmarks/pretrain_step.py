@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import networks, turns
+from xlnet_jax.model.config import REMAT_POLICIES
 
 LENGTH, MEMORY, REUSE, TARGETS, VOCABULARY = 512, 384, 256, 85, 32_000
 MATRIX = {"cpu": 2048, "gpu": 8192}
@@ -193,14 +194,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrain_step", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--size", choices=networks.SIZES, default="base")
-    parser.add_argument("--batch", type=int, default=2, help="sequences a step")
+    parser.add_argument("--batch", type=turns.positive, default=2, help="sequences a step")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rounds", type=int, default=5, help="measured steps of each")
+    parser.add_argument("--rounds", type=turns.positive, default=5, help="measured steps of each")
     parser.add_argument("--compile", action="store_true", help="torch.compile the peer")
     turns.add_allocator_flag(parser)
     parser.add_argument("--no-peer", action="store_true", help="ours alone")
     parser.add_argument("--scan", action="store_true", help="ours with scanned layers")
-    parser.add_argument("--remat", default="none", help="our remat policy")
+    parser.add_argument("--remat", choices=REMAT_POLICIES, default="none", help="our remat policy")
     parser.add_argument("--serve", choices=("ours", "peer"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     turns.set_allocator(args)

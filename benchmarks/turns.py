@@ -12,6 +12,14 @@ from xlnet_jax import host_memory
 Measurements = Mapping[str, Callable[[], float]]
 
 
+def positive(text: str) -> int:
+    """A flag's value, a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wanted at least 1, got {value}")
+    return value
+
+
 def add_allocator_flag(parser: argparse.ArgumentParser) -> None:
     """The flag that `set_allocator` reads."""
     parser.add_argument(
