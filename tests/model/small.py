@@ -77,7 +77,9 @@ def random_parameters(model, *args, **inputs):
         values = jnp.asarray(random.normal(size=leaf.shape) * 0.4, jnp.float32)
         return values + 1 if path[-1].key == "scale" else values
 
-    return jax.tree_util.tree_map_with_path(fill, shapes)
+    # What is kept by callers must not belong to a trace in which it happened to be asked for first.
+    with jax.ensure_compile_time_eval():
+        return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def assert_close(got, wanted, tolerance=1e-5):

@@ -53,8 +53,24 @@ def test_remat_and_unrolling_change_the_program_and_no_result(change):
     step = traced(dataclasses.replace(TRAINING, **change))
     changed = str(step.jaxpr)
     assert changed.count("remat") > program.count("remat")
-    assert ("unroll=2" in program, "unroll=2" in changed) == (False, "scan_layers" in change)
+    loops = f"length={small.CONFIG.n_layer}", f"length={small.CONFIG.n_layer - 1}"
+    assert [loop in program for loop in loops] == [True, False]
+    assert [loop in changed for loop in loops] == [
+        "scan_layers" not in change,
+        "scan_layers" in change,
+    ]
     small.assert_close(step.lower().compile()(small.parameters()), wanted)
+
+
+def test_unrolled_the_last_layer_makes_no_rows_that_nobody_asks_for():
+    inputs = small.two_stream_inputs()
+    run = dataclasses.replace(TRAINING, scan_layers=False)
+
+    def flops(**also):
+        network = jax.jit(lambda params: XLNet(small.CONFIG, run).apply(params, **inputs, **also))
+        return network.lower(small.parameters()).compile().cost_analysis()["flops"]
+
+    assert flops() < 0.85 * flops(all_layers=True)
 
 
 def test_each_dropout_acts_in_training_alone():

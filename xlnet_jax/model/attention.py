@@ -42,6 +42,13 @@ class Rows(NamedTuple):
     tokens: Int[Array, "B I"] | None = None
 
 
+def asked_for(
+    x: Float[Array, "B Q D"], num_tokens: int, streams: tuple[Rows, ...]
+) -> Float[Array, "B _ D"]:
+    """The rows of x that `streams` are about: all, or the query rows after the content rows."""
+    return x if streams[0].tokens is None else x[:, num_tokens:]
+
+
 class HeadBiases(NamedTuple):
     """Learned vectors per head that enter the scores (see the module's equations)."""
 
@@ -145,8 +152,11 @@ class RelativeAttention(nn.Module):
         streams: tuple[Rows, ...],
         shared_biases: tuple[Array, ...] | None,
         train: bool,
-    ) -> Float[Array, "B Q D"]:
-        """x: the T content rows, then the P query rows if there is a second stream."""
+    ) -> Float[Array, "B _ D"]:
+        """x: the T content rows, then the P query rows if there is a second stream.
+
+        streams: what is asked for: the content rows, the query rows, or both in this order.
+        """
         cfg, dtype = self.config, self.run.dtype
         init = initializer(self.run)
         per_head = (cfg.n_head, cfg.d_head)
@@ -175,10 +185,14 @@ class RelativeAttention(nn.Module):
 
         k, v = keys_of(wk), keys_of(wv)
         r = layout.named(jnp.einsum("GRD,DNH->GRNH", codes.astype(dtype), wr), "GRNH")
-        q = layout.named(jnp.einsum("BQD,DNH->BQNH", x, wq), "BQNH")
+        asked = asked_for(x, num_tokens, streams)
+        q = layout.named(jnp.einsum("BQD,DNH->BQNH", asked, wq), "BQNH")
+        each = [num_tokens] if len(streams) == 2 else []
         outputs = []
-        for rows, q_rows in zip(streams, jnp.split(q, [num_tokens], axis=1), strict=False):
-            seed = self._seed(train and self.run.attention_dropout > 0)
+        # Drawn for both, so that the query rows have the same one with and without content rows.
+        of_content, of_query = (self._seed(train) for _ in range(2))
+        for rows, q_rows in zip(streams, jnp.split(q, each, axis=1), strict=True):
+            seed = of_content if rows.tokens is None else of_query
             attend = functools.partial(
                 relative_attention, rate=self.run.attention_dropout, seed=seed
             )
@@ -190,5 +204,7 @@ class RelativeAttention(nn.Module):
         out = jnp.einsum("BQNH,DNH->BQD", jnp.concatenate(outputs, axis=1), wo)
         return layout.named(out, "BQD")
 
-    def _seed(self, random: bool) -> Array | None:
-        return dropout.dropout_seed(self.make_rng("dropout")) if random else None
+    def _seed(self, train: bool) -> Array | None:
+        if not train or self.run.attention_dropout == 0.0:
+            return None
+        return dropout.dropout_seed(self.make_rng("dropout"))

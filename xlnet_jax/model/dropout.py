@@ -34,9 +34,12 @@ def rows_numbered(numbers: Int[Array, "B"]) -> Iterator[None]:
         _rows.reset(token)
 
 
-def dropout_seed(key: Array) -> UInt32[Array, "2"]:
-    """Two words of key material for `keep_mask` from a JAX key."""
-    return jax.random.bits(key, (2,), jnp.uint32)
+def dropout_seed(key: Array, first: int = 0) -> UInt32[Array, "2"]:
+    """Two words of key material for `keep_mask` from a JAX key.
+
+    With `first` an array [B, Q - first, D] is dropped as the rows from there on of one [B, Q, D].
+    """
+    return jax.random.bits(key, (2,), jnp.uint32).at[0].add(first)
 
 
 class RowSeeds(NamedTuple):

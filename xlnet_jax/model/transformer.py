@@ -19,7 +19,8 @@ position codes, scores, softmax, LayerNorm and loss are float32.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from xlnet_jax.model import dropout, layout, positions, visibility
-from xlnet_jax.model.attention import RelativeAttention, Rows, initializer
+from xlnet_jax.model.attention import RelativeAttention, Rows, asked_for, initializer
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 
 LAYER_NORM_EPSILON = 1e-12
@@ -63,13 +64,15 @@ class LayerNorm(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Dense, activation, dense, position by position."""
+    """Dense, activation, dense, position by position; x begins with row `first` of all."""
 
     config: XLNetConfig
     run: RunConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B Q D"], train: bool) -> Float[Array, "B Q D"]:
+    def __call__(
+        self, x: Float[Array, "B Q D"], train: bool, first: int = 0
+    ) -> Float[Array, "B Q D"]:
         cfg, dtype, init = self.config, self.run.dtype, initializer(self.run)
         zeros = nn.initializers.zeros
         kernel_1 = self.param("kernel_1", init, (cfg.d_model, cfg.d_inner)).astype(dtype)
@@ -82,7 +85,8 @@ class FeedForward(nn.Module):
         rate = self.run.activation_dropout if train else 0.0
         seed = None
         if rate > 0:
-            seed = dropout.row_seeds(dropout.dropout_seed(self.make_rng("dropout")), len(x))
+            words = dropout.dropout_seed(self.make_rng("dropout"), first)
+            seed = dropout.row_seeds(words, len(x))
             seed = seed._replace(rows=seed.rows[:, None, None])
 
         def outer(inner: Array, kernel_2: Array, seed: dropout.RowSeeds | None) -> Array:
@@ -92,14 +96,14 @@ class FeedForward(nn.Module):
         # Of what lies between the products only `inner` is kept for the backward pass.
         outer = jax.checkpoint(outer, prevent_cse=not self.run.scan_layers)
         out = layout.named(outer(inner, kernel_2, seed), "BQD")
-        return drop(self, out + bias_2, train)
+        return drop(self, out + bias_2, train, first=first)
 
 
 class Layer(nn.Module):
     """Attention of both streams, then feed-forward of both; LayerNorm after each sum.
 
-    Returns the rows and, as the layer's memory of this segment, what `update_memory` keeps; beside
-    it the content rows it was given, if `keeps_input`.
+    Returns the rows that `streams` asks for and, as the layer's memory of this segment, what
+    `update_memory` keeps; beside it the content rows it was given, if `keeps_input`.
     """
 
     config: XLNetConfig
@@ -115,7 +119,7 @@ class Layer(nn.Module):
         codes: Float[Array, "G R D"],
         streams: tuple[Rows, ...],
         shared_biases: tuple[Array, ...] | None,
-    ) -> tuple[Float[Array, "B Q D"], tuple[Array | None, Array | None]]:
+    ) -> tuple[Float[Array, "B _ D"], tuple[Array | None, Array | None]]:
         run, train = self.run, self.train
         mem_len = 0 if memory is None else memory.shape[1]
         num_tokens = (codes.shape[1] - mem_len) // 2
@@ -127,8 +131,10 @@ class Layer(nn.Module):
             x, memory, codes, streams, shared_biases, train
         )
         normalize = nn.remat(LayerNorm, prevent_cse=not run.scan_layers)  # keeps what it is given
-        x = normalize(name="attention_norm")(drop(self, attended, train), x)
-        mapped = FeedForward(self.config, run, name="feed_forward")(x, train)
+        asked = asked_for(x, num_tokens, streams)
+        first = x.shape[1] - asked.shape[1]
+        x = normalize(name="attention_norm")(drop(self, attended, train, first=first), asked)
+        mapped = FeedForward(self.config, run, name="feed_forward")(x, train, first)
         return normalize(name="feed_forward_norm")(mapped, x), (new_memory, kept)
 
 
@@ -192,7 +198,7 @@ class XLNet(nn.Module):
         codes = self._codes(num_tokens, mem_len, train)
         x, (new_memory, inputs) = self._layers(x, memory, codes, streams, train, all_layers)
         layers = None if inputs is None else jnp.concatenate([inputs, x[None, :, :num_tokens]])
-        hidden = x if query_tokens is None else x[:, num_tokens:]
+        hidden = x if query_tokens is None else x[:, -query_tokens.shape[1] :]
         return Output(drop(self, hidden, train), new_memory, layers)
 
     def _codes(self, num_tokens: int, mem_len: int, train: bool) -> Float[Array, "G R D"]:
@@ -224,27 +230,67 @@ class XLNet(nn.Module):
             names = ("r_w_bias", "r_r_bias", "r_s_bias")
             shape = (cfg.n_head, cfg.d_head)
             shared_biases = tuple(self.param(name, initializer(run), shape) for name in names)
-        layer = Layer
-        if run.remat in ("dots", "full"):
-            policies = jax.checkpoint_policies
-            policy = policies.dots_with_no_batch_dims_saveable if run.remat == "dots" else None
-            layer = nn.remat(Layer, policy=policy, prevent_cse=not run.scan_layers)
-        elif layout.cuts_parameters():
-            # Else the backward pass would find every layer's parameters kept whole.
-            layer = nn.remat(
-                Layer, policy=layout.keep_all_but_cuts, prevent_cse=not run.scan_layers
-            )
         # Parameters are stacked [Y, ...] whether scanned or unrolled: one layout of checkpoints.
-        stack = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
-            length=cfg.n_layer,
-            unroll=1 if run.scan_layers else cfg.n_layer,
-        )
-        layers = stack(cfg, run, train, keep_inputs, name="layers")
-        return layers(x, memory, codes, streams, shared_biases)
+        if self.is_initializing():
+            stack = nn.scan(
+                Layer,
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                length=cfg.n_layer,
+            )
+            layers = stack(cfg, run, train, keep_inputs, name="layers")
+            return layers(x, memory, codes, streams, shared_biases)
+        layer = Layer(cfg, run, train, keep_inputs, parent=None)
+
+        def apply(x: Array, of_layer: Any, streams: tuple[Rows, ...] = streams) -> Any:
+            params, memory, key = of_layer
+            rngs = None if key is None else {"dropout": key}
+            with jax.named_scope("layers"):
+                return layer.apply(
+                    {"params": params}, x, memory, codes, streams, shared_biases, rngs=rngs
+                )
+
+        apply = _remat(apply, run)
+        keys = None
+        if train and self.has_rng("dropout"):
+            keys = jax.random.split(self.make_rng("dropout"), cfg.n_layer)
+        of_layers = (self.variables["params"]["layers"], memory, keys)
+        if run.scan_layers or keep_inputs or len(streams) == 1:
+            return jax.lax.scan(apply, x, of_layers, unroll=not run.scan_layers)
+        # Nobody asks for the last layer's content rows. (Scanned layers make them all the same:
+        # to leave the last one out of the loop, all parameters would have to be copied.)
+        before, last = _split_last(of_layers)
+        x, (new_memory, _) = jax.lax.scan(apply, x, before, unroll=True)
+        x, (last_memory, _) = apply(x, last, streams[1:])
+        if last_memory is not None:
+            new_memory = jnp.concatenate([new_memory, last_memory[None]])
+        return x, (new_memory, None)
+
+
+def _remat(apply: Callable[..., Any], run: RunConfig) -> Callable[..., Any]:
+    """A layer under the run's remat policy (that of "attention" is inside `RelativeAttention`)."""
+    if run.remat == "full":
+        policy = None
+    elif run.remat == "dots":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    elif layout.cuts_parameters():
+        # Else the backward pass would find every layer's parameters kept whole.
+        policy = layout.keep_all_but_cuts
+    else:
+        return apply
+    return jax.checkpoint(apply, policy=policy, prevent_cse=not run.scan_layers)
+
+
+def _split_last(stacked: Any) -> tuple[Any, Any]:
+    """Arrays [Y, ...] as [Y - 1, ...], and as the last ones alone.
+
+    By `lax.split`, whose gradient is put together in one go.
+    """
+    leaves, tree = jax.tree.flatten(stacked)
+    pairs = [jax.lax.split(leaf, (len(leaf) - 1, 1)) for leaf in leaves]
+    before = jax.tree.unflatten(tree, [pair[0] for pair in pairs])
+    return before, jax.tree.unflatten(tree, [pair[1][0] for pair in pairs])
 
 
 def make_streams(
@@ -303,12 +349,17 @@ def _with_memory(visible: Array | None, mem_len: int) -> Array | None:
     return jnp.pad(visible, ((0, 0), (0, 0), (mem_len, 0)), constant_values=True)
 
 
-def drop(module: nn.Module, x: Array, train: bool, rate: float | None = None) -> Array:
-    """Dropout inside a module, at `run.dropout` or the given rate; the identity if not `train`."""
+def drop(
+    module: nn.Module, x: Array, train: bool, rate: float | None = None, first: int = 0
+) -> Array:
+    """Dropout inside a module, at `run.dropout` or the given rate; the identity if not `train`.
+
+    `first` is that of `dropout.dropout_seed`.
+    """
     rate = module.run.dropout if rate is None else rate
     if not train or rate == 0.0:
         return x
-    return dropout.dropout(x, rate, dropout.dropout_seed(module.make_rng("dropout")))
+    return dropout.dropout(x, rate, dropout.dropout_seed(module.make_rng("dropout"), first))
 
 
 def _activation(name: str, x: Array) -> Array:
