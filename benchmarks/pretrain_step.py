@@ -14,6 +14,8 @@ matrix products measured in each, so that a noisy machine disturbs all alike.
 Reported: median seconds a step, useful FLOP/s of our step (`tasks.flops.useful_flops`: six
 operations a multiply-add of the products that the objective needs, 0.431e12 a sequence for base at
 length 512, memory 384, 85 targets), the matrix-product rate of the faster library, and the ratios.
+The formula counts all rows in every layer, as the original makes them; ours, unrolled, makes the
+query rows alone in the last one, 5.7 % less work at base size (with --scan all rows).
 """
 
 from __future__ import annotations

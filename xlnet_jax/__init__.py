@@ -4,10 +4,16 @@
 look at the version are immediate.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# TensorFlow's start-up chatter, hidden before anything of ours loads it; what the user set stays.
+# (Its oneDNN products, announced at every start on some processors, are of no use to pipelines.)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 # Public name -> the module that defines it.
 _PUBLIC = {

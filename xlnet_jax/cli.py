@@ -165,8 +165,10 @@ def _describe(error: ValueError | OSError) -> str:
 
 
 def _quieten_libraries() -> None:
-    """Hides start-up chatter of TensorFlow, gRPC and libtpu; values set by the user stay."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Hides start-up chatter of gRPC and libtpu (the package itself hides that of TensorFlow).
+
+    Values set by the user stay.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     if not tpu_library.has_chips():
         tpu_library.stay_offline()

@@ -2,13 +2,10 @@
 
 import atexit
 import contextlib
-import os
 import weakref
 from collections.abc import Callable, Generator
 
 import numpy as np
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
 _running: "weakref.WeakSet[Generator[dict[str, np.ndarray]]]" = weakref.WeakSet()

@@ -1,6 +1,5 @@
 """TFDS text data sets by name, one example a document. Loads TensorFlow, so only when asked."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +7,6 @@ from xlnet_jax.data.text_blocks import BLOCK_BYTES, Block, Stretch, TextOptions,
 
 
 def _builder(name: str, data_dir: str) -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

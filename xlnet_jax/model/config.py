@@ -106,7 +106,8 @@ class RunConfig:
         mem_len: tokens of memory carried to the next segment; 0 for none.
         reuse_len: first tokens of a segment that may enter the memory; 0 for all.
         dtype: of matrix products and activations, "float32" or "bfloat16".
-        scan_layers: loop over one compiled layer (fast to compile) or unroll all of them.
+        scan_layers: loop over one compiled layer (fast to compile) or unroll all of them (faster;
+            with two streams the last layer then makes the query rows alone).
         remat: what the backward pass recomputes: "none"; "attention" (the attention core);
             "dots" (all but matrix products); "full" (each layer from its input).
         init: "normal" (standard deviation `init_std`) or "uniform" (within `init_range`).
