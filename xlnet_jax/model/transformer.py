@@ -198,7 +198,7 @@ class XLNet(nn.Module):
         codes = self._codes(num_tokens, mem_len, train)
         x, (new_memory, inputs) = self._layers(x, memory, codes, streams, train, all_layers)
         layers = None if inputs is None else jnp.concatenate([inputs, x[None, :, :num_tokens]])
-        hidden = x if query_tokens is None else x[:, -query_tokens.shape[1] :]
+        hidden = x if query_tokens is None else x[:, x.shape[1] - query_tokens.shape[1] :]
         return Output(drop(self, hidden, train), new_memory, layers)
 
     def _codes(self, num_tokens: int, mem_len: int, train: bool) -> Float[Array, "G R D"]:
