@@ -45,7 +45,12 @@ def plain():
 
 @pytest.mark.parametrize(
     "change",
-    [{"remat": "attention", "scan_layers": False}, {"remat": "dots"}, {"remat": "full"}],
+    [
+        {"remat": "attention", "scan_layers": False},
+        {"remat": "dots"},
+        {"remat": "full"},
+        {"remat": "full", "scan_layers": False},
+    ],
     ids=str,
 )
 def test_remat_and_unrolling_change_the_program_and_no_result(change):
@@ -257,3 +262,15 @@ def test_full_size(name):
     assert logits.shape == (batch, predicted, config.n_token)
     assert output.hidden.shape == (batch, predicted, config.d_model)
     assert output.memory == inputs["memory"]
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+@pytest.mark.parametrize("two_streams", [True, False])
+def test_parameters_of_another_number_of_layers_are_refused(scan_layers, two_streams):
+    config = dataclasses.replace(small.CONFIG, n_layer=small.CONFIG.n_layer + 1)
+    inputs = small.two_stream_inputs()
+    if not two_streams:
+        inputs = {"tokens": inputs["tokens"]}
+    inputs.pop("memory", None)
+    with pytest.raises(ValueError, match=r"length|sizes"):
+        XLNet(config, RunConfig(scan_layers=scan_layers)).apply(small.parameters(), **inputs)

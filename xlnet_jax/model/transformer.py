@@ -257,10 +257,10 @@ class XLNet(nn.Module):
             keys = jax.random.split(self.make_rng("dropout"), cfg.n_layer)
         of_layers = (self.variables["params"]["layers"], memory, keys)
         if run.scan_layers or keep_inputs or len(streams) == 1:
-            return jax.lax.scan(apply, x, of_layers, unroll=not run.scan_layers)
+            return jax.lax.scan(apply, x, of_layers, length=cfg.n_layer, unroll=not run.scan_layers)
         # Nobody asks for the last layer's content rows. (Scanned layers make them all the same:
         # to leave the last one out of the loop, all parameters would have to be copied.)
-        before, last = _split_last(of_layers)
+        before, last = _split_last(of_layers, cfg.n_layer)
         x, (new_memory, _) = jax.lax.scan(apply, x, before, unroll=True)
         x, (last_memory, _) = apply(x, last, streams[1:])
         if last_memory is not None:
@@ -282,13 +282,13 @@ def _remat(apply: Callable[..., Any], run: RunConfig) -> Callable[..., Any]:
     return jax.checkpoint(apply, policy=policy, prevent_cse=not run.scan_layers)
 
 
-def _split_last(stacked: Any) -> tuple[Any, Any]:
-    """Arrays [Y, ...] as [Y - 1, ...], and as the last ones alone.
+def _split_last(stacked: Any, number: int) -> tuple[Any, Any]:
+    """Arrays [Y, ...] for Y = `number` as [Y - 1, ...], and as the last ones alone.
 
     By `lax.split`, whose gradient is put together in one go.
     """
     leaves, tree = jax.tree.flatten(stacked)
-    pairs = [jax.lax.split(leaf, (len(leaf) - 1, 1)) for leaf in leaves]
+    pairs = [jax.lax.split(leaf, (number - 1, 1)) for leaf in leaves]
     before = jax.tree.unflatten(tree, [pair[0] for pair in pairs])
     return before, jax.tree.unflatten(tree, [pair[1][0] for pair in pairs])
 
