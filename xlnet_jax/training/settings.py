@@ -53,7 +53,8 @@ class TrainConfig:
         if self.steps < 0 or (self.steps == 0) == (self.epochs == 0):
             raise ValueError(
                 "train.steps must be at least 1, or 0 with train.epochs above 0; got"
-                f" train.steps {self.steps} and train.epochs {self.epochs}; set one of them to 0"
+                f" train.steps {self.steps} and train.epochs {self.epochs};"
+                " set exactly one of them above 0"
             )
         for name in ("batch_size", "accumulation_steps"):
             if getattr(self, name) < 1:
