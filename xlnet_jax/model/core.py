@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xlnet_jax.model import dropout, positions, tpu_shifts
 
-MASKED = -1e30  # added to hidden scores; swallows them in float32, as in the original
+MASKED = -1e30  # stands for a hidden score; any other number added is lost in float32
 _BLOCK = 128  # content rows whose position scores are made together; bounds what is made in vain
 
 
@@ -113,12 +113,13 @@ def forward(
     shifted = _position_scores(form, q_position, r, masks.tokens, num_keys)
 
     def scores(q_content: Array, k: Array, shifted: Array) -> Array:
-        total = _product("GNbIH,GNbSH->GNbIS", q_content, k) + shifted[..., :num_keys]
+        added = shifted[..., :num_keys]
         if masks.other_segment is not None and step is not None:
-            total += jnp.where(masks.other_segment, step[..., None], 0.0)
+            added += jnp.where(masks.other_segment, step[..., None], 0.0)
         if masks.visible is not None:
-            total += jnp.where(masks.visible, 0.0, MASKED)
-        return total
+            # Not a sum: so that a CPU makes `added` in one pass, with the shift.
+            added = jnp.where(masks.visible, added, MASKED)
+        return _product("GNbIH,GNbSH->GNbIS", q_content, k) + added
 
     made_of = (q_content, k, shifted)
     highest = scores(*made_of).max(axis=-1, keepdims=True)

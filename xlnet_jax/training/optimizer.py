@@ -6,6 +6,7 @@ Source: `get_train_op` and `AdamWeightDecayOptimizer` in the original's model_ut
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +104,7 @@ def make_optimizer(
     """
     parts = []
     if config.clip > 0:
-        parts.append(optax.clip_by_global_norm(config.clip))
+        parts.append(optax.stateless(functools.partial(_clip, config.clip)))
     if config.layer_decay != 1.0 and config.layer_decay_on == "gradient":
         parts.append(_scale_by_tree(_layer_factors(params, config.layer_decay, reference=True)))
     correct = config.bias_correction == "always" or config.weight_decay == 0
@@ -116,6 +117,16 @@ def make_optimizer(
         parts.append(_scale_by_tree(_layer_factors(params, config.layer_decay, reference=False)))
     parts.append(optax.scale_by_learning_rate(make_schedule(config, train_steps)))
     return optax.chain(*parts)
+
+
+def _clip(limit: float, gradients: Params, params: Params | None = None) -> Params:
+    """Scales gradients down to a global norm of `limit`, if it is above.
+
+    `optax.clip_by_global_norm` by one factor: compiled for CPU, that one writes out all gradients.
+    """
+    del params
+    factor = limit / jnp.maximum(optax.tree.norm(gradients), limit)
+    return jax.tree.map(lambda g: g * factor, gradients)
 
 
 def scale_by_adam(

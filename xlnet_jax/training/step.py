@@ -46,9 +46,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> TrainState:
         key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout else None
         gradients, sums = _gradients(task, state, batch, key, accumulation_steps)
-        weight = jnp.maximum(sums.weight, 1.0)
-        loss = sums.total / weight
-        gradients = jax.tree.map(lambda g: g / weight, gradients)
+        loss = sums.total * _share(sums.weight)
         grad_norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         fresh = state.step % report_every == 0
@@ -72,10 +70,15 @@ def make_train_step(
     return train_step
 
 
+def _share(weight: Float[Array, ""]) -> Float[Array, ""]:
+    """What one target adds to a mean over targets of this weight."""
+    return 1.0 / jnp.maximum(weight, 1.0)
+
+
 def _gradients(
     task: Task, state: TrainState, batch: Batch, key: jax.Array | None, parts: int
 ) -> tuple[Any, LossSum]:
-    """Gradient of the summed loss, over `parts` micro-batches one after another."""
+    """Gradient of the mean loss, over `parts` micro-batches one after another."""
 
     def loss_of(
         params: Any, batch: Batch, memory: Array | None, key: jax.Array | None
@@ -83,10 +86,14 @@ def _gradients(
         sums = task.loss(params, batch, memory, key)
         return sums.total, sums
 
-    gradient_of = jax.grad(loss_of, has_aux=True)
     if parts == 1:
-        return gradient_of(state.params, batch, state.memory, key)
+        # The mean's factor goes through the backward pass: all gradients are passed over once less.
+        _, pull_back, sums = jax.vjp(
+            lambda params: loss_of(params, batch, state.memory, key), state.params, has_aux=True
+        )
+        return pull_back(_share(sums.weight))[0], sums
 
+    gradient_of = jax.grad(loss_of, has_aux=True)
     group = task.rows_per_group
     rows = _cut(jnp.arange(task.global_batch_size), parts, group, 0)
     micro_batches = jax.tree.map(lambda x: _cut(x, parts, group, 0), batch)
@@ -102,6 +109,7 @@ def _gradients(
     zeros = (jax.tree.map(jnp.zeros_like, state.params), jnp.zeros([]), jnp.zeros([]))
     (gradients, total, weight), memories = jax.lax.scan(add, zeros, (micro_batches, memories, rows))
     memory = None if memories is None else _join(memories, group, 1)
+    gradients = jax.tree.map(lambda g: g * _share(weight), gradients)
     return gradients, LossSum(total, weight, memory)
 
 
