@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from xlnet_jax.model import core, dropout, layout
+from xlnet_jax.model.backward import dense
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 
 
@@ -176,17 +177,17 @@ class RelativeAttention(nn.Module):
         content = x[:, :num_tokens]
 
         def keys_of(kernel: Array) -> Array:
-            own = layout.named(jnp.einsum("BTD,DNH->BTNH", content, kernel), "BTNH")
+            own = layout.named(dense(content, kernel), "BTNH")
             if memory is None:
                 return own
             # Apart from `own`, so that no gradient of the memory is computed.
-            old = jnp.einsum("BMD,DNH->BMNH", jax.lax.stop_gradient(memory).astype(dtype), kernel)
+            old = dense(jax.lax.stop_gradient(memory).astype(dtype), kernel)
             return jnp.concatenate([old, own], axis=1)
 
         k, v = keys_of(wk), keys_of(wv)
-        r = layout.named(jnp.einsum("GRD,DNH->GRNH", codes.astype(dtype), wr), "GRNH")
+        r = layout.named(dense(codes.astype(dtype), wr), "GRNH")
         asked = asked_for(x, num_tokens, streams)
-        q = layout.named(jnp.einsum("BQD,DNH->BQNH", asked, wq), "BQNH")
+        q = layout.named(dense(asked, wq), "BQNH")
         each = [num_tokens] if len(streams) == 2 else []
         outputs = []
         # Drawn for both, so that the query rows have the same one with and without content rows.

@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xlnet_jax.model import dropout, layout, positions, visibility
 from xlnet_jax.model.attention import RelativeAttention, Rows, asked_for, initializer
+from xlnet_jax.model.backward import dense, remade
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 
 LAYER_NORM_EPSILON = 1e-12
@@ -81,7 +82,7 @@ class FeedForward(nn.Module):
         kernel_2 = self.param("kernel_2", init, (cfg.d_inner, cfg.d_model)).astype(dtype)
         kernel_2 = layout.named(kernel_2, "FD")
         bias_2 = self.param("bias_2", zeros, (cfg.d_model,)).astype(dtype)
-        inner = layout.named(jnp.einsum("BQD,DF->BQF", x, kernel_1), "BQF") + bias_1
+        inner = layout.named(dense(x, kernel_1), "BQF") + bias_1
         rate = self.run.activation_dropout if train else 0.0
         seed = None
         if rate > 0:
@@ -94,8 +95,9 @@ class FeedForward(nn.Module):
             return jnp.einsum("BQF,FD->BQD", active, kernel_2)
 
         # Of what lies between the products only `inner` is kept for the backward pass.
-        outer = jax.checkpoint(outer, prevent_cse=not self.run.scan_layers)
-        out = layout.named(outer(inner, kernel_2, seed), "BQD")
+        out = layout.named(
+            remade(outer, inner, kernel_2, seed, in_loop=self.run.scan_layers), "BQD"
+        )
         return drop(self, out + bias_2, train, first=first)
 
 
