@@ -33,9 +33,9 @@ dense.defvjp(lambda x, kernel: (dense(x, kernel), (x, kernel)), _dense_backward)
 def remade(function: Callable[..., Array], *inputs: Any, in_loop: bool) -> Array:
     """function(*inputs), which the backward pass makes again from the inputs alone.
 
-    As `jax.checkpoint`, but on CPU the compiler may keep what it knows to be needed twice: there
-    memory is plenty. `in_loop` says that forward and backward pass are loops of their own, so
-    that no compiler could. `function` may use no other arrays than its inputs.
+    As `jax.checkpoint`, but a CPU's compiler is left free to keep what it sees is needed twice:
+    memory is plenty there. With `in_loop` both passes are loops of their own, where no compiler
+    sees it anyway. `function` may use no other arrays than its inputs.
     """
 
     @jax.custom_vjp
