@@ -7,6 +7,7 @@ is imported before a verb runs.
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.overrides = rest
     args.debug = getattr(args, "debug", False)
     if not args.debug:
-        _quieten_libraries()
+        quieten_libraries()
     previous = signal.signal(signal.SIGTERM, _leave_on_sigterm)
     try:
         return _verb_module(args.verb).run(args) or 0
@@ -164,14 +165,35 @@ def _describe(error: ValueError | OSError) -> str:
     return str(error) or type(error).__name__
 
 
-def _quieten_libraries() -> None:
+def quieten_libraries() -> None:
     """Hides start-up chatter of gRPC and libtpu (the package itself hides that of TensorFlow).
 
-    Values set by the user stay.
+    Values set by the user stay. Hidden too are the tracebacks that Orbax and asyncio log, hundreds
+    of lines, of a failure that ends in one line of ours all the same.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     if not tpu_library.has_chips():
         tpu_library.stay_offline()
+    importlib.import_module("absl.logging")  # makes its logger
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_news)
+    if sys.unraisablehook is not _unraisable:
+        global _previous_hook
+        _previous_hook, sys.unraisablehook = sys.unraisablehook, _unraisable
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    raised_too = record.name == "asyncio" or "orbax" in record.pathname
+    return record.levelno != logging.ERROR or not raised_too
+
+
+_previous_hook = sys.unraisablehook
+
+
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Leaves out the complaints of writes that Orbax dropped when another one failed."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        _previous_hook(unraisable)
 
 
 def _leave_on_sigterm(number: int, frame: FrameType | None) -> None:

@@ -300,7 +300,9 @@ def test_memory_in_another_precision_is_converted(toy, workdir):
 FILL_THE_DISK = """
 import resource, signal, sys, time
 from tests.training import test_checkpoint as t
+from xlnet_jax import cli
 
+cli.quieten_libraries()
 task, optimizer = t.ToyTask(4), t.optax.adam(0.05)
 step = t.jax.jit(t.make_train_step(task, optimizer, seed=0))
 toy = (t.functools.partial(t.make_state, task, optimizer, 0), step, task.batch)
@@ -335,6 +337,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(toy, tmp_path):
     line = ran.stdout.splitlines()[0]
     assert line.startswith(f"OSError a checkpoint could not be saved in {tmp_path}/checkpoints: ")
     assert "the newest complete one is of step 1. Make room" in line
+    assert ran.stderr == ""  # nor hundreds of lines of Orbax and asyncio
     restored = restore(tmp_path, toy)
     assert_same(restored.tree, state_of(toy, 1))
 
