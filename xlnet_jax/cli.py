@@ -183,8 +183,11 @@ def quieten_libraries() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    raised_too = record.name == "asyncio" or "orbax" in record.pathname
-    return record.levelno != logging.ERROR or not raised_too
+    """False for an exception in a save, which is raised too. What Orbax could not delete is said."""
+    of_a_save = record.name == "asyncio" or (
+        "orbax" in record.pathname and "orbax/checkpoint/_src/path/" not in record.pathname
+    )
+    return not (of_a_save and record.levelno == logging.ERROR and record.exc_info)
 
 
 _previous_hook = sys.unraisablehook
