@@ -183,7 +183,7 @@ def quieten_libraries() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for an exception in a save, which is raised too. What Orbax could not delete is said."""
+    """False for an exception in a save, which is raised too; a failed deletion is still said."""
     of_a_save = record.name == "asyncio" or (
         "orbax" in record.pathname and "orbax/checkpoint/_src/path/" not in record.pathname
     )
