@@ -235,8 +235,8 @@ def main() -> None:
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     parser.add_argument("--serve", choices=("ours", "peer"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    turns.set_allocator(args)
     if args.serve:
+        turns.set_allocator(args)
         turns.serve((ours if args.serve == "ours" else peer)(args))
         return
     if not Path(args.data).is_file():

@@ -206,8 +206,8 @@ def main() -> None:
     parser.add_argument("--remat", choices=REMAT_POLICIES, default="none", help="our remat policy")
     parser.add_argument("--serve", choices=("ours", "peer"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    turns.set_allocator(args)
     if args.serve:
+        turns.set_allocator(args)
         serve(args)
         return
     result = measure(args)

@@ -30,11 +30,10 @@ def add_allocator_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def set_allocator(args: argparse.Namespace) -> None:
-    """Lets this process keep freed memory as the verbs do, unless it is the peer as installed.
-
-    Call it before the heavy imports, which start threads.
-    """
-    if args.serve != "peer" or args.same_allocator:
+    """Lets this process keep freed memory as the verbs do, unless it is the peer as installed."""
+    if args.serve != "peer":
+        host_memory.keep_memory_of_steps()
+    elif args.same_allocator:
         host_memory.keep_freed_memory()
 
 

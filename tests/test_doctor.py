@@ -73,19 +73,3 @@ def test_the_lock_is_read():
     versions = doctor._locked_versions()
     assert versions["ml-collections"] == "1.1.0"
     assert len(versions) > 50
-
-
-@pytest.mark.parametrize(
-    ("library", "value"),
-    [
-        ("/usr/lib/libtcmalloc_minimal.so.4.5.10", "tcmalloc"),
-        ("/usr/lib/libjemalloc.so.2", "jemalloc"),
-        ("/opt/tcmalloc/libother.so", "the C library"),
-    ],
-)
-def test_the_allocator_is_named(library, value):
-    line = "7f00-7f01 r--p 0000 08:01 42  {}\n"
-    finding = doctor._allocator(line.format("/usr/lib/libc.so.6") + line.format(library))
-    assert finding.value == value
-    assert bool(finding.note) == (value == "the C library")
-    assert not finding.problem

@@ -140,18 +140,6 @@ def _machine() -> Iterator[Finding]:
         f"less than {LEAST_MEMORY / GIB:.0f} GiB" if small else "",
         "take a machine with more memory" if small else "",
     )
-    if os.path.exists("/proc/self/maps"):
-        yield _allocator(Path("/proc/self/maps").read_text())
-
-
-def _allocator(loaded: str) -> Finding:
-    """Who hands out memory, by the names of the libraries that this process has loaded."""
-    other = re.search(r"/lib(tcmalloc|jemalloc|mimalloc)[^/]*$", loaded, re.MULTILINE)
-    if other:
-        return Finding("allocator", other[1])
-    return Finding(
-        "allocator", "the C library", note="with tcmalloc, steps on CPU are faster: README, Speed"
-    )
 
 
 def _devices() -> Iterator[Finding]:

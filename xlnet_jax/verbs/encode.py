@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     """Encodes all texts of the input."""
     from xlnet_jax import host_memory
 
-    host_memory.keep_freed_memory()  # before the heavy imports, which start threads
+    host_memory.keep_memory_of_steps()
     from xlnet_jax.encoding import files
 
     files.form_of(args.output)  # before the model is read

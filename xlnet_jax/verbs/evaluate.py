@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     from xlnet_jax import host_memory
 
-    host_memory.keep_freed_memory()  # before the heavy imports, which start threads
+    host_memory.keep_memory_of_steps()
     import jax
 
     from xlnet_jax.training import run as training_run

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     from xlnet_jax import host_memory
 
-    host_memory.keep_freed_memory()  # before the heavy imports, which start threads
+    host_memory.keep_memory_of_steps()
     from xlnet_jax.training import run as training_run
 
     plain = config.to_dict()

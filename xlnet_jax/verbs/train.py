@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     from xlnet_jax import host_memory
 
-    host_memory.keep_freed_memory()  # before the heavy imports, which start threads
+    host_memory.keep_memory_of_steps()
     plain = config.to_dict()
 
     def job() -> None:
