@@ -22,6 +22,49 @@ def test_dense_has_the_derived_gradients(kernel_shape):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kernel_shape", [(4, 6), (4, 2, 3)])
+def test_dense_transposed_has_the_derived_gradients(kernel_shape):
+    axes = ((*range(2, 1 + len(kernel_shape)),), (*range(1, len(kernel_shape)),))
+    x, kernel = normal(0, 2, 5, *kernel_shape[1:]), normal(1, *kernel_shape)
+    out, pull_back = jax.vjp(backward.dense_transposed, x, kernel)
+    wanted, derived = jax.vjp(lambda x, kernel: jnp.tensordot(x, kernel, axes), x, kernel)
+    np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-6)
+    for one, other in zip(pull_back(jnp.cos(out)), derived(jnp.cos(out)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("platform", "operand"), [("cpu", "2x5x6xf32"), ("tpu", "2x5x2x3xf32")])
+def test_only_a_cpu_sees_the_contracted_axes_as_one(platform, operand):
+    x, kernel = normal(0, 2, 5, 2, 3), normal(1, 4, 2, 3)
+    lowered = jax.jit(backward.dense_transposed).trace(x, kernel)
+    text = lowered.lower(lowering_platforms=(platform,)).as_text()
+    (dot,) = [line for line in text.splitlines() if "dot_general" in line]
+    assert operand in dot
+
+
+@pytest.mark.parametrize(
+    ("function", "policy", "x_shape"),
+    [
+        (backward.dense, jax.checkpoint_policies.dots_saveable, (2, 5, 4)),
+        (
+            backward.dense_transposed,
+            jax.checkpoint_policies.save_only_these_names(backward.PRODUCT),
+            (2, 5, 2, 3),
+        ),
+    ],
+    ids=["dense", "dense_transposed"],
+)
+def test_policies_for_products_see_ours(function, policy, x_shape):
+    x, kernel = normal(0, *x_shape), normal(1, 4, 2, 3)
+
+    def dots(policy):
+        layer = jax.checkpoint(lambda x: jnp.sin(function(x, kernel)).sum(), policy=policy)
+        return jax.jit(jax.value_and_grad(layer)).lower(x).as_text().count("dot_general")
+
+    assert dots(policy) == 2  # forward, backward
+    assert dots(None) == 3  # and once more
+
+
 def test_dense_makes_the_gradient_of_the_kernel_untransposed():
     x, kernel = normal(0, 2, 5, 4), normal(1, 4, 6)
 

@@ -1,11 +1,14 @@
 """Codes of distances, and the shift that lines them up with the keys."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from xlnet_jax.model import positions
+from xlnet_jax.model.backward import dense
 
 SIZES = [(1, 1), (1, 4), (3, 3), (4, 6), (5, 13)]  # tokens, keys
 
@@ -41,6 +44,49 @@ def test_far_distances_look_alike_when_clamped(bi_data):
 def test_distances_above_256_are_exact():
     codes = positions.relative_position_codes(1, 1000, 2)
     np.testing.assert_allclose(codes[0, :, 0], np.sin(np.arange(1000.0, -1, -1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("bi_data", [False, True])
+def test_what_is_dropped_of_a_distance_is_dropped_of_its_opposite(bi_data):
+    keep = np.random.default_rng(0).random((7, 8)) < 0.5  # distances 0 ... 6
+
+    def codes(**options):
+        return positions.relative_position_codes(4, 6, 8, bi_data=bi_data, **options)
+
+    kept = keep[np.abs(np.arange(6, -4, -1))]
+    np.testing.assert_array_equal(codes(drop=lambda table: table * keep), codes() * kept)
+
+
+@pytest.mark.parametrize(("num_tokens", "num_keys"), SIZES)
+@pytest.mark.parametrize("options", [{}, {"bi_data": True}, {"clamp_len": 2}], ids=str)
+def test_codes_are_projected_as_by_a_dense_layer(num_tokens, num_keys, options):
+    random = np.random.default_rng(0)
+    keep = random.random((num_keys + 1, 8)) < 0.7
+    codes = positions.relative_position_codes(
+        num_tokens, num_keys, 8, drop=lambda table: table * keep, **options
+    ) - positions.code_of_here(8)
+    kernel = jnp.asarray(random.normal(size=(8, 2, 3)), jnp.float32)
+
+    def value_and_gradient(project):
+        out, pull_back = jax.vjp(lambda kernel: project(codes, kernel), kernel)
+        return out, *pull_back(jnp.cos(out))
+
+    found = value_and_gradient(lambda *inputs: positions.project_codes(*inputs, num_tokens))
+    for one, other in zip(found, value_and_gradient(dense), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_only_a_cpu_projects_half_of_the_codes():
+    codes, kernel = jnp.zeros((2, 14, 8)), jnp.zeros((8, 2, 3))  # 5 tokens, 9 keys
+    traced = jax.jit(positions.project_codes, static_argnums=2).trace(codes, kernel, 5)
+
+    def rows(platform):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        dots = [line for line in text.splitlines() if "dot_general" in line]
+        return [re.search(r"-> tensor<([0-9]+x[0-9]+)x2x3xf32", line)[1] for line in dots]
+
+    assert rows("cpu") == ["1x10"] * 2  # sines, cosines
+    assert rows("tpu") == ["2x14"]
 
 
 def test_code_of_here_is_that_of_distance_0():

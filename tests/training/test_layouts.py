@@ -145,33 +145,27 @@ def test_the_state_is_donated(one_process):
         assert result["donated"] > 0.9 * result["state"]
 
 
-def loops_over_layers(program):
-    """(kind, shape) of everything that the body of each loop over layers sends."""
+def sent_in_loops_over_layers(program):
+    """(kind, shape) of everything that the loops over layers send, forward and backward."""
     kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-    bodies = {}
+    sent = {"forward": [], "backward": []}
     for line in program.splitlines():
-        if line.endswith("{") and not line.startswith(" "):
-            body = line.split()[0]
-        if sent := re.search(rf" = (.*?) ({kinds})(-start)?\(", line):
-            of_layer = "layers/while/body" in line
-            bodies.setdefault(body, []).append((sent[2], sent[1], of_layer))
-    return [
-        [sent[:2] for sent in loop]
-        for loop in bodies.values()
-        if any(kind == "all-gather" and of_layer for kind, _, of_layer in loop)
-    ]
+        found = re.search(rf" = (.*?) ({kinds})(-start)?\(", line)
+        if found and "layers/while/body" in line:
+            sent["backward" if "transpose(jvp" in line else "forward"].append((found[2], found[1]))
+    return sent
 
 
 def test_a_layer_gathers_its_own_parameters_and_cuts_heads(one_process):
     """In the compiled loops over layers, forward and backward."""
-    loops = loops_over_layers(one_process["mixed, in two parts"]["program"])
-    assert len(loops) == 2
-    for loop in loops:
+    loops = sent_in_loops_over_layers(one_process["mixed, in two parts"]["program"])
+    for loop in loops.values():
         gathered = [shape for kind, shape in loop if kind == "all-gather"]
         # Kernels [D, N, H] and [D, F]: width whole again (16), half of the heads and of F.
         assert sum(shape.startswith("f32[1,16,2,4]") for shape in gathered) >= 4
         assert sum(shape.startswith("f32[1,16,16]") for shape in gathered) == 2
         assert {kind for kind, _ in loop} == {"all-gather", "all-reduce"}
-    forward = min(loops, key=len)
     # One sum over `model` behind attention and one behind feed-forward: 2 rows of 14 places each.
-    assert [shape for kind, shape in forward if kind == "all-reduce"] == ["f32[2,14,16]{2,1,0}"] * 2
+    assert [shape for kind, shape in loops["forward"] if kind == "all-reduce"] == [
+        "f32[2,14,16]{2,1,0}"
+    ] * 2

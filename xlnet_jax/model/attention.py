@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from xlnet_jax.model import core, dropout, layout
-from xlnet_jax.model.backward import dense
+from xlnet_jax.model import core, dropout, layout, positions
+from xlnet_jax.model.backward import dense, dense_transposed
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 
 
@@ -185,7 +185,7 @@ class RelativeAttention(nn.Module):
             return jnp.concatenate([old, own], axis=1)
 
         k, v = keys_of(wk), keys_of(wv)
-        r = layout.named(dense(codes.astype(dtype), wr), "GRNH")
+        r = layout.named(positions.project_codes(codes.astype(dtype), wr, num_tokens), "GRNH")
         asked = asked_for(x, num_tokens, streams)
         q = layout.named(dense(asked, wq), "BQNH")
         each = [num_tokens] if len(streams) == 2 else []
@@ -202,7 +202,7 @@ class RelativeAttention(nn.Module):
                 if self.run.remat == "attention"
                 else attend(q_rows, k, v, r, biases, rows)
             )
-        out = jnp.einsum("BQNH,DNH->BQD", jnp.concatenate(outputs, axis=1), wo)
+        out = dense_transposed(jnp.concatenate(outputs, axis=1), wo)
         return layout.named(out, "BQD")
 
     def _seed(self, train: bool) -> Array | None:

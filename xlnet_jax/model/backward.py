@@ -7,7 +7,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+PRODUCT = "product"
+
+
+def product(
+    x: Array,
+    kernel: Array,
+    *,
+    cpu: Callable[[Array, Array], Array],
+    default: Callable[[Array, Array], Array],
+) -> Array:
+    """A product of x and a kernel in the form that suits the platform it is compiled for.
+
+    Its name is PRODUCT, for policies of `jax.checkpoint`, which don't see through the choice.
+    """
+    return checkpoint_name(jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default), PRODUCT)
 
 
 @jax.custom_vjp
@@ -21,13 +38,44 @@ def dense(x: Float[Array, "B Q K"], kernel: Float[Array, "K ..."]) -> Float[Arra
     return jnp.tensordot(x, kernel, 1)
 
 
+@jax.custom_vjp
+def dense_transposed(
+    x: Float[Array, "B Q ..."], kernel: Float[Array, "K ..."]
+) -> Float[Array, "B Q K"]:
+    """The product over all axes of the kernel but its first, the last ones of x.
+
+    A CPU's compiler would write a transposed copy of a kernel with several such axes, and so it is
+    given one. Accelerators prefer them as they are: there merging is what needs a copy.
+    """
+
+    def merged(x: Array, kernel: Array) -> Array:
+        return jnp.tensordot(x.reshape(*x.shape[:2], -1), kernel.reshape(len(kernel), -1), (2, 1))
+
+    def plain(x: Array, kernel: Array) -> Array:
+        return jnp.tensordot(x, kernel, ((*range(2, x.ndim),), (*range(1, kernel.ndim),)))
+
+    return product(x, kernel, cpu=merged, default=plain)
+
+
+def _kernel_gradient(of_first: Float[Array, "B Q K"], of_rest: Float[Array, "B Q ..."]) -> Array:
+    return jnp.tensordot(of_first, of_rest, ((0, 1), (0, 1)))
+
+
 def _dense_backward(kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
     x, kernel = kept
-    d_x = jnp.tensordot(d_out, kernel, ((*range(2, d_out.ndim),), (*range(1, kernel.ndim),)))
-    return d_x, jnp.tensordot(x, d_out, ((0, 1), (0, 1)))
+    return dense_transposed(d_out, kernel), _kernel_gradient(x, d_out)
 
 
-dense.defvjp(lambda x, kernel: (dense(x, kernel), (x, kernel)), _dense_backward)
+def _dense_transposed_backward(kept: tuple[Array, Array], d_out: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    return dense(d_out, kernel), _kernel_gradient(d_out, x)
+
+
+# The plain functions: a policy for `jax.checkpoint` doesn't see into those with a rule.
+dense.defvjp(lambda x, kernel: (dense.fun(x, kernel), (x, kernel)), _dense_backward)
+dense_transposed.defvjp(
+    lambda x, kernel: (dense_transposed.fun(x, kernel), (x, kernel)), _dense_transposed_backward
+)
 
 
 def remade(function: Callable[..., Array], *inputs: Any, in_loop: bool) -> Array:

@@ -8,30 +8,70 @@ needs for key j is r = T - i + j.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from xlnet_jax.model.backward import dense, product
+
 
 def relative_position_codes(
-    num_tokens: int, num_keys: int, d_model: int, *, clamp_len: int = -1, bi_data: bool = False
+    num_tokens: int,
+    num_keys: int,
+    d_model: int,
+    *,
+    clamp_len: int = -1,
+    bi_data: bool = False,
+    drop: Callable[[Array], Array] = lambda codes: codes,
 ) -> Float[Array, "G R D"]:
     """Sinusoidal codes of the distances S, S-1, ..., -T+1, float32.
 
     A row is [sin, cos] of distance × 10000^(-2i/D), halves side by side. With `bi_data` there are
     two directions (G = 2), the second with negated distances for reversed text; else G = 1.
-    `clamp_len` above 0 clips distances to ±clamp_len.
+    `clamp_len` above 0 clips distances to ±clamp_len. `drop` is done to the codes [S + 1, D] of
+    the distances from 0 on; so a negative distance lacks what the positive one does.
 
     Source: `relative_positional_encoding` in the original's modeling.py. The original leaves out
     the negative distances of causal attention; they are masked there, so nothing differs.
     """
-    distance_R = jnp.arange(num_keys, -num_tokens, -1, dtype=jnp.float32)
-    distance_GR = jnp.stack([distance_R, -distance_R]) if bi_data else distance_R[None]
+    size = jnp.arange(num_keys + 1, dtype=jnp.float32)
     if clamp_len > 0:
-        distance_GR = jnp.clip(distance_GR, -clamp_len, clamp_len)
+        size = jnp.minimum(size, clamp_len)
     exponent = jnp.arange(0, d_model, 2, dtype=jnp.float32) / d_model
-    angle = distance_GR[..., None] / (10000.0**exponent)
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    angle = size[:, None] / (10000.0**exponent)
+    table = drop(jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1))
+    distance_R = jnp.arange(num_keys, -num_tokens, -1)
+    distance_GR = jnp.stack([distance_R, -distance_R]) if bi_data else distance_R[None]
+    sine, cosine = jnp.split(table[jnp.abs(distance_GR)], 2, axis=-1)
+    return jnp.concatenate([jnp.where(distance_GR[..., None] < 0, -sine, sine), cosine], axis=-1)
+
+
+def project_codes(
+    codes: Float[Array, "G R D"], kernel: Float[Array, "D N H"], num_tokens: int
+) -> Float[Array, "G R N H"]:
+    """The codes through a layer's kernel.
+
+    Opposite distances differ in the sign of their sines alone. So a CPU projects the sines and the
+    cosines of the distances from 0 on, and adds or subtracts the two: half of the work or less.
+    """
+    num_keys = codes.shape[1] - num_tokens
+
+    def folded(codes: Array, kernel: Array) -> Array:
+        halves = jnp.split(codes[:1, : num_keys + 1], 2, axis=-1)  # distances S ... 0
+        sine, cosine = map(dense, halves, jnp.split(kernel, 2))
+        ahead, behind = cosine + sine, cosine - sine
+
+        def rows(first: Array, then: Array) -> Array:
+            return jnp.concatenate(
+                [first, then[:, num_keys - num_tokens + 1 : num_keys][:, ::-1]], 1
+            )
+
+        directions = (rows(ahead, behind), rows(behind, ahead))
+        return jnp.concatenate(directions[: len(codes)])
+
+    return product(codes, kernel, cpu=folded, default=dense)
 
 
 def code_of_here(d_model: int) -> Float[Array, "D"]:

@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xlnet_jax.model import dropout, layout, positions, visibility
 from xlnet_jax.model.attention import RelativeAttention, Rows, asked_for, initializer
-from xlnet_jax.model.backward import dense, remade
+from xlnet_jax.model.backward import PRODUCT, dense, remade
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 
 LAYER_NORM_EPSILON = 1e-12
@@ -205,16 +205,21 @@ class XLNet(nn.Module):
 
     def _codes(self, num_tokens: int, mem_len: int, train: bool) -> Float[Array, "G R D"]:
         cfg, run = self.config, self.run
+
+        def dropped(table: Array) -> Array:
+            if not train or run.dropout == 0.0:
+                return table
+            seed = dropout.dropout_seed(self.make_rng("dropout"))
+            return dropout.dropout(table, run.dropout, dropout.no_rows(seed, table.ndim))
+
         codes = positions.relative_position_codes(
             num_tokens,
             mem_len + num_tokens,
             cfg.d_model,
             clamp_len=run.clamp_len,
             bi_data=run.bi_data,
+            drop=dropped,
         )
-        if train and run.dropout > 0:
-            seed = dropout.dropout_seed(self.make_rng("dropout"))
-            codes = dropout.dropout(codes, run.dropout, dropout.no_rows(seed, codes.ndim))
         return layout.named(codes - positions.code_of_here(cfg.d_model), "GRD")
 
     def _layers(
@@ -275,7 +280,10 @@ def _remat(apply: Callable[..., Any], run: RunConfig) -> Callable[..., Any]:
     if run.remat == "full":
         policy = None
     elif run.remat == "dots":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        policy = jax.checkpoint_policies.save_from_both_policies(
+            jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+            jax.checkpoint_policies.save_only_these_names(PRODUCT),
+        )
     elif layout.cuts_parameters():
         # Else the backward pass would find every layer's parameters kept whole.
         policy = layout.keep_all_but_cuts
