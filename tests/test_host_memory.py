@@ -1,10 +1,10 @@
-"""Memory that a step frees serves the next one. A process of its own, as JAX must be fresh."""
+"""Memory that a step frees serves the next one. Needs glibc.
 
-import ctypes
+In a process of its own, as JAX must be fresh.
+"""
+
 import subprocess
 import sys
-
-import pytest
 
 PROGRAM = """
 import resource
@@ -20,16 +20,16 @@ def step(a, b):  # 100 MB in between
 
 step, a = jax.jit(step), jnp.ones(5000)
 faults = []
-for _ in range(10):
+for _ in range(60):
     step(a, a).block_until_ready()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(faults[-1] - faults[-4])
+print(faults[-1] - faults[0])
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 def test_later_steps_find_their_memory_again():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True
     )
-    assert int(done.stdout) < 5_000  # pages of 4 KiB; three times fresh memory, 75,000
+    # Pages of 4 KiB; fresh memory every time would be 59 × 24,450. glibc loses a block at times.
+    assert int(done.stdout) < 10 * 24_450

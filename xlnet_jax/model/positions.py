@@ -51,10 +51,10 @@ def relative_position_codes(
 def project_codes(
     codes: Float[Array, "G R D"], kernel: Float[Array, "D N H"], num_tokens: int
 ) -> Float[Array, "G R N H"]:
-    """The codes through a layer's kernel.
+    """Codes of `relative_position_codes`, maybe less `code_of_here`, through a layer's kernel.
 
     Opposite distances differ in the sign of their sines alone. So a CPU projects the sines and the
-    cosines of the distances from 0 on, and adds or subtracts the two: half of the work or less.
+    cosines of the S + 1 distances from 0 on, and adds or subtracts the two, instead of G·R rows.
     """
     num_keys = codes.shape[1] - num_tokens
 

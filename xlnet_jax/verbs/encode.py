@@ -106,11 +106,10 @@ def _layers(text: str) -> tuple[int, ...] | None:
 def run(args: argparse.Namespace) -> int:
     """Encodes all texts of the input."""
     from xlnet_jax import host_memory
-
-    host_memory.keep_memory_of_steps()
     from xlnet_jax.encoding import files
 
     files.form_of(args.output)  # before the model is read
+    host_memory.keep_memory_of_steps()
     with _open_texts(args) as texts:
         from tqdm import tqdm
 
