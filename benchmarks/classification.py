@@ -197,7 +197,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Lets both programs take turns; see the top of this file."""
-    children = {name: turns.Child("benchmarks.classification", name) for name in ("ours", "peer")}
+    children = turns.start("benchmarks.classification", ("ours", "peer"))
     result: dict[str, Any] = {"size": args.size, "dtype": "float32"}
     for what in ("infer", "train", *(["real"] if args.real else [])):
         rounds = 1 if what == "real" else args.rounds

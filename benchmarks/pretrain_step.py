@@ -1,7 +1,7 @@
 """A pretraining step, beside the PyTorch XLNet of transformers and the machine's own matrix rate.
 
     python -m benchmarks.pretrain_step                    # base, float32: what this machine can do
-    python -m benchmarks.pretrain_step --size large --dtype bfloat16 --batch 32 --compile
+    python -m benchmarks.pretrain_step --size large --dtype bfloat16 --batch 16 --compile  # a GPU
 
 A step is forward, backward, clipping and the Adam update, on one batch of segments with memory,
 target positions and factorization orders, dropout on. Both programs get the same sizes; dropout
@@ -111,7 +111,9 @@ def peer(args: argparse.Namespace) -> Timers:
     torch.manual_seed(0)
     model = XLNetLMHeadModel(config).to(device).train()
     forward = torch.compile(model) if args.compile else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-4, weight_decay=0.01, fused=device == "cuda" or None
+    )
     batch = {k: torch.as_tensor(v, device=device) for k, v in make_batch(args.batch).items()}
     ranks, places = batch["ranks"], batch["target_positions"].long()
     hidden = (ranks[:, None, :] >= ranks[:, :, None]) & (ranks[:, None, :] > 0)
@@ -163,7 +165,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from xlnet_jax.tasks.flops import useful_flops
 
     names = ["ours"] if args.no_peer else ["ours", "peer"]
-    children = {name: turns.Child("benchmarks.pretrain_step", name) for name in names}
+    children = turns.start("benchmarks.pretrain_step", names)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     rates: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(args.rounds):

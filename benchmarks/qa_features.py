@@ -180,10 +180,10 @@ def peer(args: argparse.Namespace) -> Any:
 
 def measure(args: argparse.Namespace, questions: int) -> dict[str, Any]:
     kinds = [kind for kind in _KINDS if kind != "peer" or importlib.util.find_spec("transformers")]
-    programs = {}
+    programs: dict[str, turns.Child] = {}
     for kind in kinds:
         try:
-            programs[kind] = turns.Child("benchmarks.qa_features", kind)
+            programs |= turns.start("benchmarks.qa_features", [kind])
         except SystemExit as error:
             if kind != "peer":
                 raise

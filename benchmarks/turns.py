@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from xlnet_jax import host_memory
 
@@ -45,13 +46,18 @@ def serve(measurements: Measurements) -> None:
 
 
 class Child:
-    """A program that runs `serve`: MODULE with this process's flags and --serve=WHICH."""
+    """A program that runs `serve`; see `start`."""
 
     def __init__(self, module: str, which: str):
         command = [sys.executable, "-m", module, *sys.argv[1:], f"--serve={which}"]
+        # Programs that share a GPU take memory as they need it.
+        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+
+    def wait_until_ready(self) -> None:
+        """Returns once it has warmed up."""
         self._line()
 
     def ask(self, what: str) -> float:
@@ -75,13 +81,21 @@ class Child:
         return line
 
 
+def start(module: str, names: Sequence[str]) -> dict[str, Child]:
+    """Programs MODULE with this process's flags and --serve=NAME; they warm up side by side."""
+    children = {name: Child(module, name) for name in names}
+    for child in children.values():
+        child.wait_until_ready()
+    return children
+
+
 def torch_matrix_rate(dtype: str, device: str, size: int) -> float:
     """FLOP/s of PyTorch's matrix product: the best of a few tries."""
     import time
 
     import torch
 
-    a = torch.ones(size, size, device=device, dtype=getattr(torch, dtype))
+    a = torch.randn(size, size, device=device).to(getattr(torch, dtype))
     best = float("inf")
     for _ in range(4):
         start = time.perf_counter()

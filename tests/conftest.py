@@ -16,9 +16,12 @@ import jaxtyping
 import tests.quick_compiles  # noqa: F401
 
 # Every call of the model's functions is checked against the axes that their signatures name.
-_MODEL = Path(__file__).parents[1].glob("xlnet_jax/model/*.py")
-_SHAPED = [path.stem for path in _MODEL if "from jaxtyping" in path.read_text()]
-jaxtyping.install_import_hook([f"xlnet_jax.model.{name}" for name in _SHAPED], "beartype.beartype")
+_ROOT = Path(__file__).parents[1]
+_MODEL = [path.relative_to(_ROOT) for path in _ROOT.glob("xlnet_jax/model/**/*.py")]
+_SHAPED = [path for path in _MODEL if "from jaxtyping" in (_ROOT / path).read_text()]
+jaxtyping.install_import_hook(
+    [".".join(path.with_suffix("").parts) for path in _SHAPED], "beartype.beartype"
+)
 
 # No deadline (a first call compiles). In CI the examples are the same on every run.
 hypothesis.settings.register_profile("local", deadline=None, print_blob=True)

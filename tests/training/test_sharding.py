@@ -209,14 +209,14 @@ def test_only_this_file_names_mesh_axes():
         seen.append(letters)
         return x
 
-    def in_parts(function, x, letters, result_letters):
+    def in_parts(function, inputs, letters, result_letters):
         seen.append((letters, result_letters))
-        return function(x)
+        return function(*inputs)
 
-    assert layout.in_parts(jnp.sin, x, "BD", "BD")[0, 0] == jnp.sin(1.0)
+    assert layout.in_parts(jnp.sin, (x,), ("BD",), "BD")[0, 0] == jnp.sin(1.0)
     with layout.cut_by(layout.Layout(cut, in_parts, cuts_parameters=True)):
         layout.named(x, "BD")
-        layout.in_parts(jnp.sin, x, "BD", "Bd")
+        layout.in_parts(jnp.sin, (x,), ("BD",), "Bd")
         assert layout.cuts_parameters()
-    assert seen == ["BD", ("BD", "Bd")]
+    assert seen == ["BD", (("BD",), "Bd")]
     assert not layout.cuts_parameters()

@@ -3,11 +3,11 @@
 Scores, softmax and weighted sum for all heads, with arrays laid out [G, N, b, ...] (b: batch rows
 of one direction), so that every product is a plain batched one. The backward pass is written out
 because it then keeps one array of the size of the scores (their powers), draws dropout masks
-again instead of storing them, and needs no transposition of large arrays. A fused kernel for one
-kind of device would replace `attend`, and nothing else.
+again instead of storing them, and needs no transposition of large arrays.
 
 What a CPU and a TPU like in different forms is gathered in `Form`; the platform that a program is
-compiled for chooses (`jax.default_backend` would not do: a CPU can compile for a TPU).
+compiled for chooses (`jax.default_backend` would not do: a CPU can compile for a TPU). NVIDIA GPUs
+have kernels instead, in `gpu/`, for bfloat16.
 
 Axis letters are those of `transformer.py`.
 """
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from xlnet_jax.model import dropout, positions, tpu_shifts
+from xlnet_jax.model.gpu import core as gpu_core
 
 MASKED = -1e30  # stands for a hidden score; any other number added is lost in float32
 _BLOCK = 128  # content rows whose position scores are made together; bounds what is made in vain
@@ -77,19 +78,23 @@ def attend(
 
 def _forward(*inputs: Any) -> tuple[Array, Any]:
     *arrays, rate = inputs
+    plain, k = functools.partial(forward, PLAIN, rate), arrays[2]
     return jax.lax.platform_dependent(
         *arrays,
         tpu=functools.partial(forward, TPU, rate),
-        default=functools.partial(forward, PLAIN, rate),
+        cuda=functools.partial(gpu_core.forward, rate) if gpu_core.fits(k) else plain,
+        default=plain,
     )
 
 
 def _backward(rate: float, kept: Any, d_out: Array) -> tuple[Array | None, ...]:
+    plain, k = functools.partial(backward, PLAIN, rate), kept[2]
     gradients = jax.lax.platform_dependent(
         kept,
         d_out,
         tpu=functools.partial(backward, TPU, rate),
-        default=functools.partial(backward, PLAIN, rate),
+        cuda=functools.partial(gpu_core.backward, rate) if gpu_core.fits(k) else plain,
+        default=plain,
     )
     return (*gradients, None)
 

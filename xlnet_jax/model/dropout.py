@@ -78,15 +78,25 @@ def keep_mask(
 
     Axis 0 is the batch, unless `seed` says otherwise.
     """
-    seed = _seeds_along_axis_0(seed, shape)
+    lines = line_keys(_seeds_along_axis_0(seed, shape), (*shape[:-1], 1))
+    return kept(lines, jax.lax.iota(jnp.uint32, shape[-1]), rate)
+
+
+def line_keys(seed: RowSeeds, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """A key for each line of an array along its last axis, given 1 long in `shape`."""
     inner = [n if rows == 1 else 1 for n, rows in zip(shape, seed.rows.shape, strict=True)]
-    columns, inner[-1] = inner[-1], 1
     index = jnp.zeros(inner, jnp.uint32)
     for axis, stride in enumerate(np.cumprod((1, *inner[:0:-1]))[::-1]):
         index += jax.lax.broadcasted_iota(jnp.uint32, inner, axis) * np.uint32(stride)
-    key = _mix(_mix(index + seed.word) ^ seed.rows)
-    column = jax.lax.iota(jnp.uint32, columns) * np.uint32(0x9E3779B9)
-    return _mix(key ^ column) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
+    return _mix(_mix(index + seed.word) ^ seed.rows)
+
+
+def kept(
+    lines: UInt32[Array, "..."], columns: UInt32[Array, "..."], rate: float
+) -> Bool[Array, "..."]:
+    """`keep_mask` from the keys of lines and the indices along them."""
+    mixed = _mix(lines ^ columns * np.uint32(0x9E3779B9))
+    return mixed >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
 def dropout(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import Array, Float
 
@@ -23,9 +23,11 @@ class Layout(NamedTuple):
     """
 
     cut: Callable[[Array, str], Array]
-    in_parts: Callable[[Callable[[Array], Array], Array, str, str], Array]
+    in_parts: Callable[..., Any]
     cuts_parameters: bool
 
+
+T = TypeVar("T")
 
 _layout: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
 
@@ -49,16 +51,16 @@ def named(x: Float[Array, "..."], letters: str) -> Float[Array, "..."]:
     return x if layout is None else layout.cut(x, letters)
 
 
-def in_parts(
-    function: Callable[[Array], Array], x: Float[Array, "..."], letters: str, result_letters: str
-) -> Float[Array, "..."]:
-    """function(x), where each device sees its own part of x alone.
+def in_parts(function: Callable[..., T], inputs: Any, letters: Any, result_letters: Any) -> T:
+    """function(*inputs), where each device sees its own part of the arrays alone.
 
     For a function that treats all indices of the cut axes alike, and uses operations for which a
-    compiler would bring the parts together.
+    compiler would bring the parts together. Letters come in trees like those of the arrays.
     """
     layout = _layout.get()
-    return function(x) if layout is None else layout.in_parts(function, x, letters, result_letters)
+    if layout is None:
+        return function(*inputs)
+    return layout.in_parts(function, inputs, letters, result_letters)
 
 
 def cuts_parameters() -> bool:

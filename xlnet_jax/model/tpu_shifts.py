@@ -43,7 +43,7 @@ def content_scores(
     blocks = _cut(q.shape[-2])
     windows = _windows(r, blocks, num_keys)
     raw = _product("GNbKIH,GNKCH->GNbKIC", _in_blocks(q, blocks), windows).astype(q.dtype)
-    shifted = layout.in_parts(_shift_blocks, raw, "GNbKIC", "GNbKIC")
+    shifted = layout.in_parts(_shift_blocks, (raw,), ("GNbKIC",), "GNbKIC")
     return shifted.reshape(*q.shape[:3], -1, shifted.shape[-1])[..., : q.shape[-2], :]
 
 
@@ -54,7 +54,8 @@ def content_gradients(
     num_tokens, num_keys = d_scores.shape[-2:]
     blocks = _cut(num_tokens)
     windows = _windows(r, blocks, num_keys)
-    d_raw = layout.in_parts(_unshift_blocks, _in_blocks(d_scores, blocks), "GNbKIS", "GNbKIC")
+    d_scores = _in_blocks(d_scores, blocks)
+    d_raw = layout.in_parts(_unshift_blocks, (d_scores,), ("GNbKIS",), "GNbKIC")
     d_q = _product("GNbKIC,GNKCH->GNbKIH", d_raw, windows)
     d_q = d_q.reshape(*q.shape[:3], -1, q.shape[-1])[..., :num_tokens, :]
     d_windows = _product("GNbKIH,GNbKIC->GNKCH", _in_blocks(q, blocks), d_raw)

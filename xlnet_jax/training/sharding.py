@@ -234,12 +234,15 @@ def activations_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
     def cut(x: jax.Array, letters: str) -> jax.Array:
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, axes(letters)))
 
-    def in_parts(
-        function: Callable[[jax.Array], jax.Array], x: jax.Array, letters: str, results: str
-    ) -> jax.Array:
+    def in_parts(function: Callable[..., T], inputs: Any, letters: Any, results: Any) -> T:
+        arrays, tree = jax.tree.flatten(inputs)
         return jax.shard_map(
-            function, mesh=mesh, in_specs=axes(letters), out_specs=axes(results), check_vma=False
-        )(x)
+            lambda *arrays: function(*jax.tree.unflatten(tree, arrays)),
+            mesh=mesh,
+            in_specs=tuple(axes(of_array) for of_array in jax.tree.leaves(letters)),
+            out_specs=jax.tree.map(axes, results),
+            check_vma=False,
+        )(*arrays)
 
     if mesh.size == 1:
         return contextlib.nullcontext()
