@@ -34,7 +34,7 @@ FORMS = {
 }
 
 
-def random_inputs(form):
+def random_inputs(form, head_size=HEAD_SIZE):
     """Arguments of `core.attend` but `rate`."""
     random = np.random.default_rng(0)
     G, b, T, S = form.directions, form.batch, form.num_tokens, form.mem_len + form.num_tokens
@@ -43,9 +43,9 @@ def random_inputs(form):
     def normal(*shape):
         return jnp.asarray(random.normal(size=shape), jnp.float32)
 
-    q_content, q_position = (normal(G, HEADS, b, rows, HEAD_SIZE) for _ in "cp")
-    k, v = (normal(G, HEADS, b, S, HEAD_SIZE) for _ in "kv")
-    r = normal(G, HEADS, S + T, HEAD_SIZE)
+    q_content, q_position = (normal(G, HEADS, b, rows, head_size) for _ in "cp")
+    k, v = (normal(G, HEADS, b, S, head_size) for _ in "kv")
+    r = normal(G, HEADS, S + T, head_size)
     step = visible = other = tokens = None
     if form.restricted:
         step = normal(G, HEADS, b, rows)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.model import test_attention
+from tests.model import gpu_check
 from tests.model.gpu_in_parts import MESHES
 from tests.model.test_attention import FORMS, Form, assert_close, random_inputs
 from xlnet_jax.model import core, dropout
@@ -96,13 +96,12 @@ def test_on_several_devices_each_has_its_part_of_batch_and_heads():
 def test_what_is_lowered_for_cuda(monkeypatch, dtype, head_size, capability, kernels):
     if capability is not None:
         monkeypatch.setattr(gpu_core, "_compute_capability", lambda: capability)
-    monkeypatch.setattr(test_attention, "HEAD_SIZE", head_size)
     form = FORMS["query, two directions, dropout"]
 
     def cast(x):
         return x.astype(dtype) if x.dtype == jnp.float32 else x
 
-    *arrays, step, masks = random_inputs(form)
+    *arrays, step, masks = random_inputs(form, head_size)
     inputs = (*map(cast, arrays), step, masks)
 
     def loss(*inputs):
@@ -110,3 +109,12 @@ def test_what_is_lowered_for_cuda(monkeypatch, dtype, head_size, capability, ker
 
     lowered = jax.jit(jax.grad(loss)).trace(*inputs).lower(lowering_platforms=("cuda",))
     assert lowered.as_text().count("xla.gpu.triton") == kernels
+
+
+def test_the_program_that_checks_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(gpu_check, "FORMS", {"small": Form(1, 1, 9, 4, 3, True, 0.1)})
+    monkeypatch.setattr(gpu_check, "HEAD_SIZE", 16)
+    assert gpu_check.main() == 0
+    assert "small" in capsys.readouterr().out
+    monkeypatch.setattr(gpu_check, "ALLOWED", 0.5)
+    assert gpu_check.main() == 1
