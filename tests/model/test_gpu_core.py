@@ -111,6 +111,21 @@ def test_what_is_lowered_for_cuda(monkeypatch, dtype, head_size, capability, ker
     assert lowered.as_text().count("xla.gpu.triton") == kernels
 
 
+def test_a_jax_without_this_backend_of_pallas():
+    program = """
+import sys
+sys.modules["jax.experimental.pallas.triton"] = None
+import jax, jax.numpy as jnp
+from xlnet_jax.model import core
+x = jnp.zeros((1, 1, 1, 8, 64), jnp.bfloat16)
+inputs = (x, x, x, x, jnp.zeros((1, 1, 16, 64), jnp.bfloat16), None, core.Masks(*[None] * 4), 0.0)
+traced = jax.jit(core.attend, static_argnums=7).trace(*inputs)
+print(traced.lower(lowering_platforms=("cuda",)).as_text().count("xla.gpu.triton"))
+"""
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, check=True, capture_output=True).stdout == b"0\n"
+
+
 def test_the_program_that_checks_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr(gpu_check, "FORMS", {"small": Form(1, 1, 9, 4, 3, True, 0.1)})
     monkeypatch.setattr(gpu_check, "HEAD_SIZE", 16)
