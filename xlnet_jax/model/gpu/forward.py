@@ -17,7 +17,7 @@ from xlnet_jax.model import dropout
 from xlnet_jax.model.gpu import blocks
 from xlnet_jax.model.gpu.blocks import KEYS, ROWS, Blocks, Rows
 
-MASKED = -1e30
+MASKED = -(2.0**100)  # a hidden score; `_exp` multiplies a power of two without rounding it
 _RANGE = 2.0**40  # of the sum of powers, before they are made anew
 _LOG2_E = math.log2(math.e)
 _LOG2_E_BITS = struct.pack(">f", _LOG2_E).hex()
@@ -184,7 +184,11 @@ class _Forward(NamedTuple):
 
 
 def _exp(x: Float[Array, "I S"], highest: Float[Array, "I 1"], interpret: bool) -> Array:
-    """exp(x - highest), in two instructions, without the digits of numbers below 2^-126."""
+    """exp(x - highest), in two instructions, without the digits of numbers below 2^-126.
+
+    Only the second of the two multiples of log2(e) is rounded before they are subtracted. That is
+    the same factor for a whole row, but for MASKED would be all of the difference.
+    """
     if interpret:
         return jnp.exp(x - highest)
     (powers,) = triton.elementwise_inline_asm(
