@@ -67,7 +67,7 @@ def test_scores_far_from_those_of_the_first_keys():
 def test_a_row_that_sees_nothing_has_equal_powers_on_a_gpu_too():
     """The kernel's fused multiplication and addition, done in more digits."""
     log2_e = np.float32(kernels._LOG2_E)
-    assert kernels._LOG2_E_BITS == log2_e.view(np.uint32).tobytes()[::-1].hex()
+    assert log2_e.view(np.uint32).tobytes()[::-1].hex() == kernels._LOG2_E_BITS
     rounded = np.float32(-kernels.MASKED) * log2_e
     assert np.float64(kernels.MASKED) * np.float64(log2_e) + np.float64(rounded) == 0
 
