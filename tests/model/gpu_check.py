@@ -44,7 +44,7 @@ def errors(form):
             return jax.tree.leaves(both(*(x.astype(dtype) for x in arrays), step, masks))
 
     plain = [functools.partial(part, core.PLAIN) for part in (core.forward, core.backward)]
-    interpret = jax.default_backend() == "cpu"
+    interpret = jax.default_backend() != "gpu"
     kernels = [
         functools.partial(part, interpret=interpret)
         for part in (gpu_core.forward, gpu_core.backward)

@@ -132,7 +132,7 @@ def bits(words: list[Array]) -> Bool[Array, "I S"]:
 
 def product(a: Array, b: Array) -> Array:
     """Sums in float32."""
-    return triton.dot(a, b, allow_tf32=False)
+    return jax.lax.dot(a, b, precision="highest", preferred_element_type=jnp.float32)
 
 
 def beside(x: Array, y: Array, interpret: bool) -> Array:
