@@ -24,6 +24,7 @@ from pathlib import Path
 from xlnet_jax import demo_docstrings
 
 VOCAB_SIZE = 2000
+MARKER = ".xlnet_jax_demo"  # a folder that has it was made here and may be made anew
 HELDOUT_EVERY = 20  # every twentieth document is kept from training
 
 
@@ -63,12 +64,18 @@ def run(*command: str) -> str:
 
 
 def make_anew(workdir: Path) -> None:
-    """Clears what an earlier demo left, and nothing else."""
-    if workdir.exists() and not (workdir / "text").is_dir() and any(workdir.iterdir()):
-        raise SystemExit(
-            f"--workdir={workdir} holds something else than an earlier demo; give another"
-        )
-    shutil.rmtree(workdir, ignore_errors=True)
+    """An empty folder, marked as the demo's; clears what an earlier demo left, and nothing else."""
+    marker = workdir / MARKER
+    if workdir.exists() and not workdir.is_dir():
+        raise SystemExit(f"--workdir={workdir} is a file; give a folder")
+    if workdir.exists() and any(workdir.iterdir()):
+        if not marker.exists():
+            raise SystemExit(
+                f"--workdir={workdir} holds something else than an earlier demo; give another"
+            )
+        shutil.rmtree(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    marker.touch()
 
 
 def pretrain(workdir: Path, steps: int) -> dict[str, float]:

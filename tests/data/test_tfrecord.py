@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from xlnet_jax.data import tfrecord
 
-LENGTHS = [0, 1, 2, 3, 4, 5, 31, 32, 33, 34, 4095, 4096, 4097, 4099, 4100, 8192, 8193, 10_001]
+LENGTHS = [0, 1, 2, 3, 5, 31, 4095, 4096, 10_001]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_files_are_tensorflows_byte_for_byte(records, tmp_path):
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
     file = tfrecord.RecordFile(tmp_path / "theirs")
     assert list(file) == records
-    assert [file.read(index) for index in (7, 0, 16)] == [records[7], records[0], records[16]]
+    assert [file.read(index) for index in (7, 0, 4)] == [records[7], records[0], records[4]]
 
 
 def test_an_empty_file_has_no_records(tmp_path):

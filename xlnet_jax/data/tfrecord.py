@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 from etils import epath
 
@@ -18,63 +19,13 @@ from xlnet_jax.data.storage import write_atomic
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
-_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected
-_CHUNK = 4096
-_ALL_ONES = 0xFFFFFFFF
-_SHORT = 32
 _REPAIR = "make or copy the file again"
 
 
-def masked_crc32c(data: bytes | memoryview) -> int:
+def masked_crc32c(data: bytes) -> int:
     """CRC-32C of `data`, rotated and shifted by a constant as TFRecord files store it."""
-    crc = _crc32c(data) if len(data) > _SHORT else _bytewise(_ALL_ONES, data) ^ _ALL_ONES
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & _ALL_ONES
-
-
-def _crc32c(data: bytes | memoryview) -> int:
-    """A CRC is linear: the exclusive or of what each byte by itself would leave at the end.
-
-    The register before a chunk acts like an exclusive or with the chunk's first four bytes.
-    """
-    register, effects, places = _ALL_ONES, *_byte_effects()
-    end = len(data) - len(data) % 4
-    for begin in range(0, end, _CHUNK):
-        chunk = np.frombuffer(data[begin : min(begin + _CHUNK, end)], np.uint8)
-        index = places[-len(chunk) :] + chunk
-        index[:4] = places[-len(chunk) :][:4] + (chunk[:4] ^ _register_bytes(register))
-        register = int(np.bitwise_xor.reduce(effects.take(index)))
-    return _bytewise(register, data[end:]) ^ _ALL_ONES
-
-
-def _register_bytes(register: int) -> np.ndarray:
-    return np.frombuffer(_FOOTER.pack(register), np.uint8)
-
-
-def _bytewise(register: int, data: bytes | memoryview) -> int:
-    table = _byte_steps()
-    for byte in data:
-        register = table[(register ^ byte) & 0xFF] ^ register >> 8
-    return register
-
-
-@functools.cache
-def _byte_steps() -> list[int]:
-    """What each byte leaves in a register of 0."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, table >> 1 ^ np.uint32(_POLYNOMIAL), table >> 1)
-    return [int(entry) for entry in table]
-
-
-@functools.cache
-def _byte_effects() -> tuple[np.ndarray, np.ndarray]:
-    """What byte b at place p of a chunk leaves behind: uint32 [p * 256 + b]; and p * 256."""
-    step = np.array(_byte_steps(), np.uint32)
-    table = np.empty((_CHUNK, 256), np.uint32)
-    table[-1] = step
-    for place in range(_CHUNK - 2, -1, -1):
-        table[place] = step[table[place + 1] & 0xFF] ^ table[place + 1] >> 8
-    return table.ravel(), np.arange(_CHUNK) * 256
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 class RecordFile:
