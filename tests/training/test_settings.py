@@ -1,5 +1,6 @@
 import ast
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def test_every_named_config_is_accepted(name, named):
     assert parsed.run.bi_data == named.data.bi_data
     assert parsed.run.reuse_len == named.data.reuse_len
     assert parsed.network["n_layer"] == named.model.n_layer
+
+
+@pytest.mark.parametrize("value", [None, 3, {}])
+def test_a_network_is_a_name_or_a_path(value):
+    values = config()
+    run_keys = {field.name for field in dataclasses.fields(RunConfig)}
+    values["model"] = {k: v for k, v in values["model"].items() if k in run_keys}
+    values["model"]["network"] = value
+    with pytest.raises(ValueError, match=re.escape("model.network must be text (a name, or")):
+        parse(values)
 
 
 def read_attributes():

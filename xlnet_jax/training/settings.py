@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import math
 import pkgutil
 import typing
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, TypeVar
-
-from etils import epath
 
 from xlnet_jax import tasks
 from xlnet_jax.model.config import RunConfig, XLNetConfig
@@ -134,6 +131,13 @@ def parse(config: Mapping[str, Any]) -> Settings:
     network_names = {"network"} if "network" in model else _names(XLNetConfig)
     _check_keys("model.", model, network_names | run_names)
     _check_types("model.", model, RunConfig)
+    if "network" in model and not isinstance(model["network"], str):
+        raise ValueError(
+            f"model.network must be text (a name, or the path of an xlnet_config.json; '' for that"
+            f" of config.init_from), got {model['network']!r}"
+        )
+    if "network" not in model:
+        _check_types("model.", model, XLNetConfig)
     settings = Settings(
         task=config["task"],
         init_from=config["init_from"],
@@ -155,14 +159,19 @@ def parse(config: Mapping[str, Any]) -> Settings:
 
 def find_task(name: str) -> ModuleType:
     """The module `xlnet_jax.tasks.NAME` of a task; raises ValueError with those that there are."""
-    known = []
-    for found in pkgutil.iter_modules(tasks.__path__):
-        source = importlib.util.find_spec(f"{tasks.__name__}.{found.name}")
-        if source and source.origin and "\ndef make_task(" in epath.Path(source.origin).read_text():
-            known.append(found.name)
-    if name not in known:
-        raise ValueError(f"config.task is {name!r}, wanted one of {', '.join(sorted(known))}")
+    names = [found.name for found in pkgutil.iter_modules(tasks.__path__)]
+    if name in names and _is_task(module := _task_module(name)):
+        return module
+    known = ", ".join(sorted(name for name in names if _is_task(_task_module(name))))
+    raise ValueError(f"config.task is {name!r}, wanted one of {known}")
+
+
+def _task_module(name: str) -> ModuleType:
     return importlib.import_module(f"{tasks.__name__}.{name}")
+
+
+def _is_task(module: ModuleType) -> bool:
+    return hasattr(module, "make_task")
 
 
 def _data(kind: Any, config: Mapping[str, Any]) -> Any:

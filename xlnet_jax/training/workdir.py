@@ -60,8 +60,10 @@ def store_config(folder: epath.Path, config: Mapping[str, Any]) -> None:
     part.replace(folder / CONFIG_NAME)
 
 
-# Keys that may change when a run is resumed without changing what its state means.
-_FREE = (
+# What may change when a run is resumed: it is not part of what the state means, or the data's own
+# checksums (`Task.identity`) tell whether it matters.
+_FREE_SECTIONS = ("optimizer", "checkpoint", "report", "mesh")
+_FREE = {
     "init_from",
     "init_optimizer",
     "data.train",
@@ -69,22 +71,30 @@ _FREE = (
     "data.dev",
     "data.test",
     "data.predict",
+    "data.folder",
+    "data.tfds_data_dir",
+    "data.spiece_model",
     "data.cache",
+    "data.num_threads",
+    "data.dropped_to",
+    "data.threshold",
+    "data.null_threshold",
+    "data.n_best",
+    "data.start_n_top",
+    "data.end_n_top",
     "model.dtype",
     "model.remat",
     "model.scan_layers",
     "model.dropout",
     "model.activation_dropout",
     "model.attention_dropout",
-    "optimizer.",
     "train.steps",
     "train.epochs",
     "train.accumulation_steps",
-    "train.eval_",
-    "checkpoint.",
-    "report.",
-    "mesh.",
-)
+    "train.eval_every",
+    "train.eval_steps",
+    "train.eval_batch_size",
+}
 
 
 def compare_configs(
@@ -92,8 +102,12 @@ def compare_configs(
 ) -> tuple[list[str], list[str]]:
     """Lines for keys that differ and may, and for keys that differ and must not."""
     lines = differing({"config": stored}, {"config": current})
-    allowed = [line for line in lines if line.removeprefix("config.").startswith(_FREE)]
+    allowed = [line for line in lines if _is_free(line.removeprefix("config.").split(":")[0])]
     return allowed, [line for line in lines if line not in allowed]
+
+
+def _is_free(key: str) -> bool:
+    return key in _FREE or key.split(".")[0] in _FREE_SECTIONS
 
 
 def differing(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
