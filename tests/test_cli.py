@@ -125,6 +125,10 @@ def test_installed_command_and_module_are_the_same():
         ([], "xlnet-jax: error: the following arguments are required: VERB"),
         (["trian"], "xlnet-jax: error: argument VERB: invalid choice: 'trian'"),
         (["doctor", "--fix"], "xlnet-jax doctor: error: unrecognized arguments: --fix"),
+        (
+            ["vocab", "--output_prefix=v", "--input=a", "b"],
+            "unrecognized arguments: b; several values follow a flag after a space: --input A B",
+        ),
         (["train", "--config=c.py"], "arguments are required: --workdir"),
         (["train", "--workdir=w"], "arguments are required: --config"),
         (["train", "--conf=c.py", "--workdir=w"], "arguments are required: --config"),
@@ -147,6 +151,7 @@ def test_wrong_command_line_ends_in_one_line(capsys, argv, wanted):
     [
         ("--config.optimizer.learning_rat=1", "nearest: --config.optimizer.learning_rate"),
         ("--config.learning_rate=1", "nearest: --config.optimizer.learning_rate"),
+        ("--config.data.data_seq_len=1", "nearest: --config.data.seq_len"),
         ("--config.optimiser.nam=x", "nearest: --config.optimizer.name"),
         ("--config.zzz=1", "nothing near it; top keys: data, heldout, note, optimizer"),
         ("--config.seq_len=1", "nearest: --config.data.seq_len or --config.heldout.seq_len"),

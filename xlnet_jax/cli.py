@@ -110,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args, rest = make_parser().parse_known_args(argv)
     if rest and not args.takes_overrides:
-        args.verb_parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        stray = all(not word.startswith("-") for word in rest)
+        hint = "; several values follow a flag after a space: --input A B" if stray else ""
+        args.verb_parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     args.overrides = rest
     args.debug = getattr(args, "debug", False)
     if not args.debug:

@@ -186,9 +186,14 @@ def _check_key(config: ConfigDict, key: str, spec: str) -> None:
 
 
 def _suggest(key: str, known: Sequence[str]) -> str:
-    """Names the nearest key: the same name in another section first, then by likeness."""
-    last = key.rpartition(".")[2]
-    same = [name for name in known if name.rpartition(".")[2] == last]
+    """Names the nearest key.
+
+    First the same without its section's name (train.train_steps), then the same name in another
+    section, then by likeness.
+    """
+    section, _, last = key.rpartition(".")
+    short = f"{section}.{last.removeprefix(section + '_')}"
+    same = [short] if short in known else [n for n in known if n.rpartition(".")[2] == last]
     near = same or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not near:
         names = {name.rpartition(".")[2]: name for name in known}

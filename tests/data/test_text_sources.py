@@ -65,7 +65,8 @@ def test_json_documents_become_lines_with_a_blank_one_after_each(tmp_path):
         ('{"text": "x"', r"line at byte 14: broken json \(Expecting"),
         ('["x"]', r"line at byte 14: wanted a json object, got a list"),
         ('{"body": "x"}', r"line at byte 14: no text in field 'text' \(--text_field\); .*are body"),
-        ('{"text": 3}', r"no text in field 'text'"),
+        ('{"text": 3}', r"field 'text' \(--text_field\) is 3, wanted a string"),
+        ('{"text": null}', r"field 'text' \(--text_field\) is None, wanted a string"),
         ('{"text": "\\ud800"}', r"half of a surrogate pair in field 'text'"),
     ],
 )
@@ -73,6 +74,22 @@ def test_wrong_json_is_named_with_its_place(tmp_path, line, message):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "é"}\n'.replace("é", "x") + line + "\n")
     with pytest.raises(ValueError, match=rf"a\.jsonl: .*{message}"):
+        lines_of(path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.txt.gz"])
+def test_a_byte_order_mark_at_the_start_is_no_text(tmp_path, name):
+    text = '{"text": "x"}\n{"text": "\ufeffy"}' if "json" in name else "x\n\n\ufeffy\n\n"
+    content = text.encode("utf-8-sig")
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert [line for line in lines_of(path) if line] == ["x", "\ufeffy"]
+
+
+def test_offsets_count_the_byte_order_mark(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfabc\xff\n")
+    with pytest.raises(ValueError, match="invalid UTF-8 at byte 6 "):
         lines_of(path)
 
 
@@ -140,6 +157,15 @@ def test_files_are_found_by_name_glob_and_folder(tmp_path):
     (tmp_path / "e.txt.zst").write_text("x")
     with pytest.raises(ValueError, match=r"e\.txt\.zst: only plain text, \.gz and jsonl"):
         names("e*")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.tsv", "a.csv.gz"])
+def test_a_table_is_read_only_if_a_flag_says_as_what(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(b"x\n") if name.endswith(".gz") else b"x\n")
+    with pytest.raises(ValueError, match=rf"{name}: wanted plain text or jsonl.*--text_format=js"):
+        find_files([str(tmp_path / name)], TextOptions())
+    (stretch,), _ = find_files([str(tmp_path / name)], TextOptions(text_format="jsonl"))
+    assert stretch.kind == "jsonl"
 
 
 def test_empty_files_are_refused_or_left_out(tmp_path):

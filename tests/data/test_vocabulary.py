@@ -141,6 +141,8 @@ def test_overlong_lines_are_counted(config):
         ({"output_prefix": ""}, r"--output_prefix is missing"),
         ({"max_sentence_bytes": 9}, r"--max_sentence_bytes is 9: wanted at least 10"),
         ({"seed": -1}, r"--seed is -1"),
+        ({"num_threads": 0}, r"--num_threads is 0: wanted at least 1"),
+        ({"input_sentence_size": 100}, r"--input_sentence_size is 100: wanted more than 100 lines"),
         ({"normalization_rule": "none"}, r"SentencePiece could not train: .*none"),
     ],
 )

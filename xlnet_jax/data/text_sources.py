@@ -19,6 +19,8 @@ from xlnet_jax.data.text_blocks import BLOCK_BYTES, Block, Stretch, TextOptions,
 
 _GZIP_GROWTH = 4  # text is roughly this many times its gzip size; only used to cut units of work
 _UNREADABLE = (".bz2", ".xz", ".zst", ".zip", ".tar", ".parquet", ".arrow")
+_TABLES = (".json", ".csv", ".tsv")  # not lines of text, unless a flag says so
+_BYTE_ORDER_MARK = "\ufeff".encode()
 
 
 def find_files(patterns: Sequence[str], options: TextOptions) -> tuple[list[Stretch], list[str]]:
@@ -91,6 +93,12 @@ def _kind(path: str, options: TextOptions) -> str:
     if options.text_format != "auto":
         return options.text_format
     name = path.removesuffix(".gz")
+    if name.endswith(_TABLES):
+        raise ValueError(
+            f"{path}: wanted plain text or jsonl, got a name that ends in"
+            f" {os.path.splitext(name)[1]}; say what its lines are with --text_format=jsonl (a"
+            " document each) or --text_format=text (a sentence each)"
+        )
     return "jsonl" if name.endswith((".jsonl", ".ndjson")) else "text"
 
 
@@ -206,9 +214,10 @@ def read_blocks(stretch: Stretch, options: TextOptions) -> Iterator[Block]:
         yield from tfds_text.read_blocks(stretch, options)
         return
     for raw, offset, consumed, size in _raw_blocks(stretch, options.max_line_bytes):
-        lines = _decode(raw, offset, stretch, options).split("\n")
+        mark = len(_BYTE_ORDER_MARK) if offset == 0 and raw.startswith(_BYTE_ORDER_MARK) else 0
+        lines = _decode(raw[mark:], offset + mark, stretch, options).split("\n")
         if stretch.kind == "jsonl":
-            lines = _json_lines(lines, offset, stretch.path, options.text_field)
+            lines = _json_lines(lines, offset + mark, stretch.path, options.text_field)
         yield Block(lines, offset, consumed, size)
 
 
@@ -282,6 +291,10 @@ def _json_lines(lines: Sequence[str], offset: int, path: str, text_field: str) -
                 text = values.get(text_field) if isinstance(values, dict) else None
                 if not isinstance(values, dict):
                     problem = f"wanted a json object, got a {type(values).__name__}"
+                elif text_field in values and not isinstance(text, str):
+                    problem = (
+                        f"field {text_field!r} (--text_field) is {text!r:.40}, wanted a string"
+                    )
                 elif not isinstance(text, str):
                     keys = ", ".join(map(str, list(values)[:8]))
                     problem = (

@@ -72,7 +72,8 @@ class Tokenizer:
             self.vocab_size = int(self.processor.GetPieceSize())
         except (RuntimeError, ValueError) as error:
             raise ValueError(
-                f"{os.fspath(self.model_path)} is not a readable SentencePiece model: {error}"
+                f"{os.fspath(self.model_path)} is not a readable SentencePiece model; wanted the"
+                " NAME.model that SentencePiece or `xlnet-jax vocab` wrote (not NAME.vocab)"
             ) from error
         self.special = self._read_special_ids()
 

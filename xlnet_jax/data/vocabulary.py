@@ -94,6 +94,13 @@ class VocabularyConfig:
             raise ValueError(
                 f"--max_sentence_bytes is {self.max_sentence_bytes}: wanted at least 10"
             )
+        if self.num_threads < 1:
+            raise ValueError(f"--num_threads is {self.num_threads}: wanted at least 1")
+        if self.input_sentence_size != 0 and self.input_sentence_size <= 100:
+            raise ValueError(
+                f"--input_sentence_size is {self.input_sentence_size}: wanted more than 100 lines,"
+                " or 0 for all"
+            )
         if self.seed < 0 or self.seed >= 1 << 32:
             raise ValueError(f"--seed is {self.seed}: wanted 0 to 4294967295")
 

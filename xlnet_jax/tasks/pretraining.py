@@ -63,11 +63,11 @@ def make_task(data: DataConfig, context: Context) -> PretrainingTask:
 
     Raises ValueError or OSError where something is missing or does not fit.
     """
-    source = open_data(data, data.train, context, context.batch_size, "config.train.batch_size")
+    source = open_data(data, "train", context, context.batch_size, "config.train.batch_size")
     heldout = None
     if data.heldout:
         size, key = context.eval_batch_size, f"config.{context.eval_batch_key}"
-        heldout = open_data(data, data.heldout, context, size, key)
+        heldout = open_data(data, "heldout", context, size, key)
         _compare_manifests(source.manifest, heldout.manifest, data)
     manifest = source.manifest
     tokenizer = context.tokenizer
@@ -85,16 +85,21 @@ def make_task(data: DataConfig, context: Context) -> PretrainingTask:
     return PretrainingTask(model, source, heldout, context.eval_steps, tokenizer)
 
 
-def open_data(data: DataConfig, folder: str, context: Context, batch_size: int, key: str) -> Source:
-    """The source of a folder; raises ValueError or OSError where it does not fit the config."""
-    return sources.open_source(
-        folder,
-        data,
-        batch_size,
-        vocab_size=context.vocab_size,
-        batch_key=key,
-        cache_dir=data.cache or None,
-    )
+def open_data(data: DataConfig, part: str, context: Context, batch_size: int, key: str) -> Source:
+    """The source of the folder `data.PART`; ValueError or OSError where it does not fit."""
+    folder = getattr(data, part)
+    try:
+        return sources.open_source(
+            folder,
+            data,
+            batch_size,
+            vocab_size=context.vocab_size,
+            batch_key=key,
+            cache_dir=data.cache or None,
+        )
+    except FileNotFoundError as error:
+        there = "" if epath.Path(folder).exists() else " (there is no such folder here)"
+        raise FileNotFoundError(f"config.data.{part}={folder}{there}: {error}") from error
 
 
 def _compare_manifests(train: Manifest, heldout: Manifest, data: DataConfig) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -62,11 +63,18 @@ class OptimizerConfig:
                     f"optimizer.{name} must be one of {allowed}, got {getattr(self, name)!r}"
                 )
         for name in ("learning_rate", "epsilon", "layer_decay"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"optimizer.{name} must be above 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"optimizer.{name} must be above 0 and finite, got {getattr(self, name)}"
+                )
         for name in ("warmup_steps", "weight_decay", "clip", "min_lr_ratio"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"optimizer.{name} must be 0 or more, got {getattr(self, name)}")
+        if self.min_lr_ratio > 1:
+            raise ValueError(
+                f"optimizer.min_lr_ratio must be from 0 to 1, got {self.min_lr_ratio}: the"
+                " learning rate ends at this share of optimizer.learning_rate"
+            )
         for name in ("beta_1", "beta_2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name} must be in [0, 1), got {getattr(self, name)}")
