@@ -6,6 +6,7 @@ import os
 import signal
 
 import jax
+import numpy as np
 import optax
 import pytest
 
@@ -94,6 +95,39 @@ def kinds(workdir):
 def test_due():
     assert [step for step in range(1, 12) if due(step, 4, 11)] == [4, 8, 11]
     assert [step for step in range(1, 12) if due(step, 0, 11)] == []
+
+
+class DamagedTask(ToyTask):
+    """Training data end at a batch of step 7, or held-out data are damaged."""
+
+    def __init__(self, part):
+        super().__init__(4)
+        self.part = part
+
+    def train_batches(self, start_step, rows):
+        for step, batch in enumerate(super().train_batches(start_step, rows), start_step):
+            if self.part == "train" and step == 7:
+                raise ValueError("shard-7: damaged")
+            yield batch
+
+    def eval_batches(self, rows):
+        if self.part == "heldout":
+            raise ValueError("shard-7: damaged")
+        yield from super().eval_batches(rows)
+
+
+@pytest.mark.parametrize(("part", "steps"), [("train", [4, 7]), ("heldout", [4, 5])])
+def test_nothing_is_lost_to_damaged_data(tmp_path, capsys, part, steps):
+    with pytest.raises(ValueError, match="shard-7: damaged"):
+        run(tmp_path, DamagedTask(part))
+    assert saved(tmp_path) == steps
+    assert f"stopped at step {steps[-1]} by what follows; all of it is saved" in (
+        "".join(capsys.readouterr())
+    )
+    state = run(tmp_path)  # mended
+    assert int(state.step) == 10
+    run(tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, state.params, run(tmp_path / "whole").params)
 
 
 def test_what_is_due_is_done(tmp_path):

@@ -61,7 +61,8 @@ class Loop:
         The order in a step: fetch the batch, update, report, evaluate, save, stop if asked to. The
         batch is a function of the step, so a save at any place in this order resumes the same.
 
-        Raises FloatingPointError if a loss or gradient is not finite, OSError if a save fails.
+        Raises FloatingPointError if a loss or gradient is not finite, OSError if a save fails, and
+        what the data raise where they are damaged.
         """
         train, report = self.settings.train, self.settings.report
         first, last = int(state.step), train.steps
@@ -71,7 +72,8 @@ class Loop:
         with _stop_signal() as asked_to_stop, contextlib.closing(batches):
             while step < last and not stopping:
                 self.reporter.profile(step)
-                batch = sharding.place_batch(next(batches), self.mesh)
+                with self._saved_if_unreadable(state, first):
+                    batch = sharding.place_batch(next(batches), self.mesh)
                 state = self.train_step(state, batch)
                 step += 1
                 self.reporter.progress(step)
@@ -83,7 +85,7 @@ class Loop:
                 if due(step, report.log_every, last):
                     self._report(state, step)
                 if self.evaluate and due(step, train.eval_every, last):
-                    with self._pause():
+                    with self._pause(), self._saved_if_unreadable(state, first):
                         self._evaluate(state, step)
                 if due(step, self.settings.checkpoint.save_every, last) or stopping:
                     with self._pause():
@@ -135,6 +137,23 @@ class Loop:
                 f" {self.checkpointer.directory}. Lower config.optimizer.learning_rate or lengthen"
                 " config.optimizer.warmup_steps, then run the same command again"
             )
+
+    @contextlib.contextmanager
+    def _saved_if_unreadable(self, state: TrainState, first: int) -> Iterator[None]:
+        """Where the data turn out to be damaged, what was trained since step `first` is saved.
+
+        Not with several processes: the others are not there to save with.
+        """
+        try:
+            yield
+        except (ValueError, OSError):
+            step = int(state.step)
+            if step > first and jax.process_count() == 1:
+                self._check_finite(state)
+                self.checkpointer.save(state, self.stored)
+                self.checkpointer.wait()
+                self.reporter.say(f"stopped at step {step:,} by what follows; all of it is saved")
+            raise
 
     @contextlib.contextmanager
     def _pause(self) -> Iterator[None]:
