@@ -1,10 +1,14 @@
 import json
+import os
+import signal
 import statistics
 
 import pytest
 
 from tests.training import tiny_run
+from xlnet_jax import cli
 from xlnet_jax.training import run, seeds
+from xlnet_jax.training.reporting import Reporter
 
 
 def test_the_spread_by_hand():
@@ -50,6 +54,7 @@ def test_every_seed_is_run_in_a_folder_of_its_own(shards, tmp_path, monkeypatch)
         (tmp_path / f"seed-{config['seed']}").mkdir()
         rows = f"step,heldout_loss\n4,{config['seed']}.5\n"
         (tmp_path / f"seed-{config['seed']}" / "metrics.csv").write_text(rows)
+        return {}
 
     monkeypatch.setattr(run, "train", train)
     summary = seeds.train_seeds({**tiny_run.config(shards), "seed": 7}, str(tmp_path), 2)
@@ -58,3 +63,26 @@ def test_every_seed_is_run_in_a_folder_of_its_own(shards, tmp_path, monkeypatch)
     assert json.loads((tmp_path / "seeds.json").read_text()) == summary
     with pytest.raises(ValueError, match="--seeds must be at least 1, got 0"):
         seeds.train_seeds(tiny_run.config(shards), str(tmp_path), 0)
+
+
+def test_sigterm_stops_all_seeds_and_the_same_command_goes_on(
+    shards, tmp_path, monkeypatch, capsys
+):
+    progress, steps = Reporter.progress, []
+
+    def disturbed(self, step):
+        steps.append((self.folder.name, step))
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        progress(self, step)
+
+    monkeypatch.setattr(Reporter, "progress", disturbed)
+    flags = tiny_run.flags(shards, tmp_path, train__steps=3, report__tensorboard=False)
+    assert cli.main(["train", *flags, "--seeds=2"]) == 0
+    assert steps == [("seed-0", 1), ("seed-0", 2)]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "stopped by SIGTERM; the same command again goes on"
+    assert not (tmp_path / "seeds.json").exists()
+    assert cli.main(["train", *flags, "--seeds=2"]) == 0
+    assert steps[2:] == [("seed-0", 3), *(("seed-1", step) for step in (1, 2, 3))]
+    assert json.loads((tmp_path / "seeds.json").read_text())["seeds"] == [0, 1]

@@ -52,6 +52,7 @@ class Loop:
         self.checkpointer, self.reporter, self.stored = checkpointer, reporter, stored
         self.best, self.peak_flops = best, peak_flops
         self.metrics: dict[str, float] = {}  # of the last evaluation
+        self.stopped = False  # by SIGTERM
         self._mark = (time.perf_counter(), 0)  # when, and at which step, throughput was last taken
         self._paused = 0.0  # seconds since then spent on evaluation and saving
 
@@ -66,11 +67,11 @@ class Loop:
         """
         train, report = self.settings.train, self.settings.report
         first, last = int(state.step), train.steps
-        step, stopping = first, False
+        step = first
         rows = sharding.local_rows(self.mesh, self.task.global_batch_size)
         batches = self.task.train_batches(step, rows)
         with _stop_signal() as asked_to_stop, contextlib.closing(batches):
-            while step < last and not stopping:
+            while step < last and not self.stopped:
                 self.reporter.profile(step)
                 with self._saved_if_unreadable(state, first):
                     batch = sharding.place_batch(next(batches), self.mesh)
@@ -81,18 +82,18 @@ class Loop:
                     jax.block_until_ready(state.step)  # compilation counts for no throughput
                     self._mark = (time.perf_counter(), step)
                 self.checkpointer.check()
-                stopping = asked_to_stop(step)
+                self.stopped = asked_to_stop(step)
                 if due(step, report.log_every, last):
                     self._report(state, step)
                 if self.evaluate and due(step, train.eval_every, last):
                     with self._pause(), self._saved_if_unreadable(state, first):
                         self._evaluate(state, step)
-                if due(step, self.settings.checkpoint.save_every, last) or stopping:
+                if due(step, self.settings.checkpoint.save_every, last) or self.stopped:
                     with self._pause():
                         self._check_finite(state)
                         self.checkpointer.save(state, self.stored)
             self.checkpointer.wait()
-            if stopping:
+            if self.stopped:
                 self.reporter.say(f"SIGTERM: stopped at step {step:,}; all of it is saved")
         return state
 

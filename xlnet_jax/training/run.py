@@ -28,8 +28,10 @@ from xlnet_jax.training.state import TrainState
 Stored = Mapping[str, Any]
 
 
-def train(config: Mapping[str, Any], folder: str) -> dict[str, float]:
+def train(config: Mapping[str, Any], folder: str) -> dict[str, float] | None:
     """Trains in `folder`, resuming what is there; returns the last held-out metrics.
+
+    Returns None if SIGTERM has stopped it; the same call again goes on.
 
     Raises ValueError or OSError for wrong input, FloatingPointError if training diverges.
     """
@@ -56,7 +58,7 @@ def _train(
     foundation: setup.Foundation,
     mesh: Mesh,
     checkpointer: Checkpointer,
-) -> dict[str, float]:
+) -> dict[str, float] | None:
     program = make_program(settings, task, mesh)
     # 4. The state: this workdir's newest whole checkpoint > pretrained weights > from scratch.
     check = functools.partial(_check_run, stored)
@@ -104,7 +106,7 @@ def _train(
     with contextlib.closing(reporter), contextlib.closing(best):
         reporter.start()
         loop.run(state)
-    return loop.metrics
+    return None if loop.stopped else loop.metrics
 
 
 def _with_pretrained(

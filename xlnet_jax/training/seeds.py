@@ -22,13 +22,14 @@ from xlnet_jax.training.reporting import COLUMNS
 SUMMARY_NAME = "seeds.json"
 
 
-def train_seeds(config: Mapping[str, Any], folder: str, count: int) -> dict[str, Any]:
+def train_seeds(config: Mapping[str, Any], folder: str, count: int) -> dict[str, Any] | None:
     """Runs `config` with `count` seeds from its own on, one after another, in FOLDER/seed-K.
 
     The same call again goes on where the last one stopped. Returns (and writes to
     FOLDER/seeds.json) for each metric of the last evaluation - of the best one, if
     `checkpoint.best_metric` is set - max, mean, median and standard deviation over the seeds, the
-    values by seed, and the seeds whose predictions were suspicious.
+    values by seed, and the seeds whose predictions were suspicious; None, and writes nothing, if
+    SIGTERM has stopped a run.
 
     Raises ValueError for fewer than one seed, and what `run.train` raises.
     """
@@ -37,7 +38,8 @@ def train_seeds(config: Mapping[str, Any], folder: str, count: int) -> dict[str,
     by_seed: dict[int, dict[str, float]] = {}
     for seed in range(config["seed"], config["seed"] + count):
         place = os.fspath(epath.Path(folder) / f"seed-{seed}")
-        run.train({**config, "seed": seed}, place)
+        if run.train({**config, "seed": seed}, place) is None:
+            return None
         by_seed[seed] = judged(place, config["checkpoint"]["best_metric"])
     summary = summarize(by_seed)
     if jax.process_index() == 0:

@@ -89,7 +89,10 @@ def run(args: argparse.Namespace) -> int:
         from xlnet_jax.training import seeds
 
         summary = seeds.train_seeds(plain, args.workdir, args.seeds)
-        print("\n".join(seeds.table(summary)))
+        if summary is None:
+            print("stopped by SIGTERM; the same command again goes on")
+        else:
+            print("\n".join(seeds.table(summary)))
 
     processes.run_together(args, plain, job)
     return 0
