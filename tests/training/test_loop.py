@@ -1,8 +1,10 @@
 """The loop with a task that compiles at once: the order of things, signals, reports."""
 
+import contextlib
 import csv
 import functools
 import os
+import shutil
 import signal
 
 import jax
@@ -13,8 +15,8 @@ import pytest
 from configs import pretrain
 from tests.training.toy import ToyTask
 from xlnet_jax.training import sharding
-from xlnet_jax.training.best import BestKeeper
-from xlnet_jax.training.checkpoint import Checkpointer, abstract_state
+from xlnet_jax.training.best import BestKeeper, best_folder
+from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer, abstract_state
 from xlnet_jax.training.evaluation import LossEvaluator
 from xlnet_jax.training.loop import Loop, due
 from xlnet_jax.training.reporting import COLUMNS, Reporter
@@ -57,7 +59,7 @@ def run(workdir, task=None, evaluate=None, **changes):
     if evaluate:
         steps = iter(range(int(state.step) + 2, 99, 2))
         evaluator = lambda params: evaluate(next(steps))  # noqa: E731
-    best = BestKeeper(str(workdir), config.checkpoint)
+    best = BestKeeper(str(workdir), config.checkpoint, int(state.step))
     loop = Loop(
         settings=config,
         task=task,
@@ -75,6 +77,7 @@ def run(workdir, task=None, evaluate=None, **changes):
         reporter.start()
         return loop.run(state)
     finally:
+        best.close()
         reporter.close()
         checkpointer.close()
 
@@ -153,6 +156,56 @@ def test_the_best_checkpoint_is_kept_apart(tmp_path, lower):
     assert saved(tmp_path / "best") == [4]
     run(tmp_path, evaluate=lambda step: {metric: values[step]}, **wanted)  # resumes
     assert saved(tmp_path / "best") == [8]
+
+
+@pytest.mark.parametrize(
+    ("second", "best"),
+    [
+        ({4: 0.5, 6: 0.71, 8: 0.1, 10: 0.2}, 6),  # the same step, slightly better
+        ({4: 0.8, 6: 0.6, 8: 0.1, 10: 0.2}, 4),  # an earlier step is the best now
+        ({4: 0.5, 6: 0.6, 8: 0.1, 10: 0.2}, 6),  # what was better has never been
+    ],
+)
+def test_the_best_of_a_run_that_is_set_back_is_that_of_its_own_steps(tmp_path, second, best):
+    options = {
+        "checkpoint__best_metric": "score", "train__eval_every": 2, "checkpoint__save_every": 2,
+    }  # fmt: skip
+    first = {2: 0.4, 4: 0.5, 6: 0.7}
+    run(tmp_path, evaluate=lambda step: {"score": first[step]}, train__steps=6, **options)
+    assert saved(tmp_path / "best") == [6]
+    for step in ("4", "6"):  # as if the run had died before these were saved
+        shutil.rmtree(tmp_path / "checkpoints" / step)
+    run(tmp_path, evaluate=lambda step: {"score": second[step]}, **options)
+    assert saved(tmp_path / "best") == [best]
+    assert kept_score(tmp_path) == second[best]
+    assert not (tmp_path / "best" / "superseded_checkpoints").exists()
+
+
+def kept_score(workdir):
+    checkpointer = Checkpointer(best_folder(str(workdir)), CheckpointConfig(), read_only=True)
+    with contextlib.closing(checkpointer):
+        return checkpointer.stored(checkpointer.steps()[-1])["metrics"]["score"]
+
+
+def test_a_best_checkpoint_that_is_superseded_goes_when_the_next_is_whole(tmp_path, monkeypatch):
+    options = {"checkpoint__best_metric": "score", "train__eval_every": 2}
+    run(tmp_path, evaluate=lambda step: {"score": step}, train__steps=6, **options)
+    shutil.rmtree(tmp_path / "checkpoints" / "6")
+
+    def fail(self, state, stored):
+        raise OSError("no room")
+
+    best = BestKeeper(str(tmp_path), settings(**options).checkpoint, 4)
+    with contextlib.closing(best), monkeypatch.context() as broken:
+        broken.setattr(Checkpointer, "save", fail)
+        with pytest.raises(OSError, match="no room"):
+            best.offer(None, {"score": 0.1}, {})
+    assert saved(tmp_path / "best") == []
+    aside = tmp_path / "best" / "superseded_checkpoints"
+    assert [path.name for path in aside.iterdir()] == ["6"]
+    run(tmp_path, evaluate=lambda step: {"score": step}, **options)
+    assert saved(tmp_path / "best") == [10]
+    assert not aside.exists()
 
 
 def test_an_unknown_best_metric_is_named(tmp_path):

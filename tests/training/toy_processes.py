@@ -72,7 +72,7 @@ def run(folder, steps, pause=0.0):
         reporter.say(f"begins at step {first}")
         for line in found.skipped if found else ():
             reporter.say(line)
-        best = BestKeeper(folder, config.checkpoint)
+        best = BestKeeper(folder, config.checkpoint, first)
         loop = Loop(
             settings=config, task=task, mesh=mesh, train_step=step, evaluate=None,
             schedule=lambda step: 0.05, checkpointer=saved, best=best, reporter=reporter,

@@ -8,12 +8,15 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from etils import epath
 
+from xlnet_jax.training import agreement
 from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer
 from xlnet_jax.training.state import TrainState
 
 _LOWER_IS_BETTER = ("loss", "perplexity")
+_SUPERSEDED_FOLDER = "superseded_checkpoints"
 
 
 def best_folder(workdir: str) -> str:
@@ -27,15 +30,26 @@ def is_better(metric: str, value: float, than: float) -> bool:
 
 
 class BestKeeper:
-    """Saves a state whenever `checkpoint.best_metric` is better than ever before in this run."""
+    """Saves a state whenever `checkpoint.best_metric` is better than ever before in this run.
 
-    def __init__(self, workdir: str, config: CheckpointConfig):
+    `step` is where the run begins or goes on. Better states of later steps, from before it was
+    set back, are no longer of this run: they make way for its next best, and are deleted only
+    when that is complete.
+    """
+
+    def __init__(self, workdir: str, config: CheckpointConfig, step: int):
         self._metric = config.best_metric
         alone = dataclasses.replace(config, keep=1, keep_every=0)
         self._checkpointer = Checkpointer(best_folder(workdir), alone) if self._metric else None
+        self._superseded = epath.Path(best_folder(workdir)) / _SUPERSEDED_FOLDER
         self._best: float | None = None
-        if self._checkpointer and (steps := self._checkpointer.steps()):
-            self._best = self._checkpointer.stored(steps[-1])["metrics"].get(self._metric)
+        self._beyond: list[int] = []
+        if self._checkpointer:
+            steps = agreement.of_process_0(self._checkpointer.steps())
+            self._delete_superseded(steps)  # left by a run that was killed
+            self._beyond = [later for later in steps if later > step]
+            if kept := [earlier for earlier in steps if earlier <= step]:
+                self._best = self._checkpointer.stored(kept[-1])["metrics"].get(self._metric)
 
     def offer(
         self, state: TrainState, metrics: Mapping[str, float], stored: Mapping[str, Any]
@@ -54,11 +68,19 @@ class BestKeeper:
         if self._best is not None and not is_better(self._metric, value, self._best):
             return False
         self._best = value
+        self._checkpointer.set_aside(self._beyond, _SUPERSEDED_FOLDER)
+        self._beyond = []
         self._checkpointer.save(state, {**stored, "metrics": dict(metrics)})
         return True
 
     def close(self) -> None:
-        """Waits for what is being written."""
-        if self._checkpointer is not None:
-            with contextlib.closing(self._checkpointer):
-                self._checkpointer.wait()
+        """Waits for what is being written, then deletes what it supersedes."""
+        if self._checkpointer is None:
+            return
+        with contextlib.closing(self._checkpointer):
+            self._checkpointer.wait()
+            self._delete_superseded(self._checkpointer.steps())
+
+    def _delete_superseded(self, complete: list[int]) -> None:
+        if complete and jax.process_index() == 0 and self._superseded.exists():
+            self._superseded.rmtree()

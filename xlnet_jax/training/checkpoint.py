@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -108,7 +108,8 @@ class Checkpointer:
 
         Raises OSError if this save or the one before fails; older checkpoints are then intact.
         """
-        self._set_damaged_aside()
+        self.set_aside(self._damaged, DAMAGED_FOLDER)
+        self._damaged = []
         step = int(state.step)
         if step in self._manager.all_steps():
             return
@@ -135,6 +136,21 @@ class Checkpointer:
     def stored(self, step: int) -> Mapping[str, Any]:
         """What was given to `save` beside the state of a step."""
         return self._info(step)["stored"]
+
+    def set_aside(self, steps: Sequence[int], folder: str) -> None:
+        """Moves checkpoints to a folder beside that of all; the same steps on all processes."""
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            aside = self.directory.parent / folder
+            aside.mkdir(exist_ok=True)
+            for step in steps:
+                target = aside / str(step)
+                if target.exists():
+                    target.rmtree()
+                (self.directory / str(step)).rename(target)
+        multihost_utils.sync_global_devices("checkpoints are set aside")
+        self._manager.reload()
 
     def restore(
         self,
@@ -265,21 +281,6 @@ class Checkpointer:
         if wrong:
             raise ValueError(f"checksums differ, the files are damaged: {', '.join(wrong)}")
         return jax.tree.map(lambda leaf, want: leaf.astype(want.dtype), parts, wanted)
-
-    def _set_damaged_aside(self) -> None:
-        if not self._damaged:
-            return
-        if jax.process_index() == 0:
-            aside = self.directory.parent / DAMAGED_FOLDER
-            aside.mkdir(exist_ok=True)
-            for step in self._damaged:
-                target = aside / str(step)
-                if target.exists():
-                    target.rmtree()
-                (self.directory / str(step)).rename(target)
-        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
-        self._damaged = []
-        self._manager.reload()
 
     @contextlib.contextmanager
     def _save_errors(self) -> Iterator[None]:

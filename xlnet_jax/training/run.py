@@ -89,7 +89,7 @@ def _train(
     evaluate = None
     if task.has_heldout:
         evaluate = make_evaluator(task, mesh, setup.eval_batch_size(settings), reporter.say)
-    best = BestKeeper(folder, settings.checkpoint)
+    best = BestKeeper(folder, settings.checkpoint, int(state.step))
     loop = Loop(
         settings=settings,
         task=task,
