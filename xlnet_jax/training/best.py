@@ -15,7 +15,7 @@ from xlnet_jax.training import agreement
 from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer
 from xlnet_jax.training.state import TrainState
 
-_LOWER_IS_BETTER = ("loss", "perplexity")
+_LOWER_IS_BETTER = ("loss", "perplexity", "error")
 _SUPERSEDED_FOLDER = "superseded_checkpoints"
 
 
@@ -25,7 +25,7 @@ def best_folder(workdir: str) -> str:
 
 
 def is_better(metric: str, value: float, than: float) -> bool:
-    """Whether a value of a metric is better: lower for losses and perplexities, else higher."""
+    """Whether a value of a metric is better: lower for losses and errors, else higher."""
     return value < than if metric.endswith(_LOWER_IS_BETTER) else value > than
 
 

@@ -43,7 +43,7 @@ class CheckpointConfig:
         keep_every: checkpoints at multiples of this many steps are kept for good; 0 for none.
         asynchronous: train on while the files are written.
         best_metric: held-out metric whose best checkpoint is kept apart, in WORKDIR/best; "" for
-            none. The higher the better, but for names that end in "loss" or "perplexity".
+            none. The higher the better, but for names that end in "loss", "perplexity" or "error".
     """
 
     save_every: int = 1000
