@@ -39,6 +39,22 @@ def test_a_run_in_a_bucket_stops_and_goes_on(requests, tmp_path, capsys):
     assert len(rows) == 1 + 9
 
 
+def test_a_bucket_that_refuses_to_answer_is_no_damaged_checkpoint(requests, tmp_path, monkeypatch):
+    workdir = f"{bucket.BUCKET}/run"
+    toy_processes.run(workdir, 7)
+    answer = bucket._Handler.do_GET
+
+    def refuse(self):
+        return self._answer(403) if "checkpoints%2F7%2F" in self.path else answer(self)
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(bucket._Handler, "do_GET", refuse)
+        with pytest.raises(OSError, match=r"^checkpoint gs://bucket/run/checkpoints/7 cannot be "):
+            toy_processes.run(workdir, 9)
+    assert sorted(os.listdir(tmp_path / "bucket" / "run" / "checkpoints")) == ["5", "7"]
+    assert int(toy_processes.run(workdir, 9).step) == 9
+
+
 def test_the_package_that_buckets_need_is_named(requests, monkeypatch):
     def missing(name):
         raise ImportError("No module named 'google.cloud'")

@@ -233,6 +233,60 @@ def test_a_missing_item_leads_to_the_checkpoint_before(toy, workdir, item):
     assert restore(workdir, toy).step == 4
 
 
+def assert_not_rolled_back(toy, workdir, reason):
+    """The newest checkpoint cannot be read for now: nothing older is taken, and nothing moved."""
+    with pytest.raises(OSError, match=reason) as e:
+        restore(workdir, toy)
+    said = str(e.value)
+    assert said.startswith(f"checkpoint {workdir}/checkpoints/6 cannot be read, and need not be")
+    assert "Fix the cause, then run the same command again" in said
+    assert "\n" not in said
+    assert steps_in(workdir) == [2, 4, 6]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_file_that_the_system_does_not_open_is_no_damage(toy, workdir):
+    for path in files_of(workdir, 6):
+        if "/params/d/" in str(path):
+            path.unlink()
+            path.symlink_to(path)
+    assert_not_rolled_back(toy, workdir, "ValueError: UNKNOWN: .*")
+    gc.collect()
+
+
+class ServiceUnavailable(Exception):
+    """Like those of Google's client library, which are no OSError."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        OSError(5, "Input/output error"),
+        TimeoutError("no answer"),
+        ServiceUnavailable("503 try again later"),
+        ValueError('UNAVAILABLE: Error reading "step/.zarray": HTTP response code: 503'),
+        ValueError('PERMISSION_DENIED: Error reading "step/.zarray": HTTP response code: 403'),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+    ],
+    ids=lambda error: str(error)[:20],
+)
+@pytest.mark.parametrize("part", ["_info", "_read"])
+def test_a_read_that_fails_for_now_is_no_damage(toy, workdir, monkeypatch, error, part):
+    read = getattr(Checkpointer, part)
+
+    def failing(self, step, *args):
+        if step == 6:
+            raise error
+        return read(self, step, *args)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Checkpointer, part, failing)
+        assert_not_rolled_back(toy, workdir, type(error).__name__)
+    assert restore(workdir, toy).step == 6
+
+
 def test_half_written_checkpoints_are_not_seen_and_cleared_away(toy, workdir):
     folder = workdir / "checkpoints"
     (folder / "6").rename(folder / "6.orbax-checkpoint-tmp-1234")

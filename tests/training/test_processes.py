@@ -119,5 +119,5 @@ def test_sigterm_on_any_process_saves_everywhere_and_exits_0(tmp_path, undisturb
     statuses, shown = finish(processes)
     assert statuses == [0, 0], shown
     assert f"begins at step {before}\n" in shown[0]
-    assert f"step {stopped_at}: OSError: cannot see that (on process 1)" in shown[0]
+    assert f"step {stopped_at}: FileNotFoundError: cannot see that (on process 1)" in shown[0]
     assert_same_run(tmp_path, undisturbed)

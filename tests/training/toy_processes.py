@@ -97,7 +97,7 @@ def main():
 def blind(read):
     def read_all_but_the_newest(self, step, wanted, info):
         if step == self.steps()[-1]:
-            raise OSError("cannot see that")
+            raise FileNotFoundError("cannot see that")
         return read(self, step, wanted, info)
 
     return read_all_but_the_newest

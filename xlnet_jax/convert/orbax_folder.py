@@ -133,7 +133,7 @@ def _read_items(folder: epath.Path, names: list[str]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for name in names:
         item = absolute(folder) / name
-        restored, problem = attempt(functools.partial(_restore, item))
+        restored, problem = attempt(os.fspath(item), functools.partial(_restore, item))
         if problem:
             raise ValueError(f"{os.fspath(item)} cannot be read: {problem}")
         leaves = jax.tree_util.tree_leaves_with_path(restored)

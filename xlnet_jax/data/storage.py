@@ -14,6 +14,17 @@ from typing import TypeVar
 from etils import epath
 
 T = TypeVar("T")
+# What Python and Orbax raise of wrong content. TensorStore raises ValueError for all it meets, with
+# the name of an Abseil status at the start of the text: DATA_LOSS, OUT_OF_RANGE, NOT_FOUND or none
+# at all where files are damaged or missing, and these where a disk or a service gave no answer.
+_DAMAGE = (
+    ValueError, LookupError, TypeError, AttributeError,
+    FileNotFoundError, IsADirectoryError, NotADirectoryError,
+)  # fmt: skip
+_NO_ANSWER = (
+    "ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED", "UNAUTHENTICATED", "UNAVAILABLE", "UNKNOWN",
+)  # fmt: skip
 TEMPORARY = ".unfinished-"  # a name with this prefix is never read, and swept at the next start
 
 
@@ -102,11 +113,13 @@ def only_writer(path: epath.Path) -> Iterator[None]:
         yield
 
 
-def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
-    """What `read` gives, and ""; or None and, in one line, why it failed.
+def attempt(what: str, read: Callable[[], T]) -> tuple[T | None, str]:
+    """What `read` gives, and ""; or None and, in one line, how the files of `what` are damaged.
 
     For reading checkpoints: Orbax drops its other reads where one fails, and what Python and Orbax
     log of that helps nobody.
+
+    Raises OSError, also one line, for what need not mean damage: no answer, no permission.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
@@ -116,9 +129,14 @@ def attempt(read: Callable[[], T]) -> tuple[T | None, str]:
             logger.setLevel(logging.CRITICAL)
         try:
             return read(), ""
-        except Exception as error:  # noqa: BLE001, Orbax and TensorStore raise of many kinds
+        except Exception as error:
             problem = f"{type(error).__name__}: " + str(error).strip().split("\n")[0][:300]
             _let_reads_end()
+            if not isinstance(error, _DAMAGE) or str(error).startswith(_NO_ANSWER):
+                raise OSError(
+                    f"{what} cannot be read, and need not be damaged: {problem}. Fix the cause,"
+                    " then run the same command again; or move it away to do without it"
+                ) from error
         finally:
             gc.collect()
             for logger, level in zip(loggers, levels, strict=True):

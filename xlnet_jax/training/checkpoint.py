@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -163,7 +162,8 @@ class Checkpointer:
         `abstract` gives shapes, types and shardings; types and shardings need not be those of the
         save. `check` raises ValueError if what was stored beside the state rules it out.
 
-        Raises ValueError if there are checkpoints and none can be used, with the reason for each.
+        Raises ValueError if there are checkpoints and none can be used, with the reason for each;
+        OSError if one cannot be read now but need not be damaged: older ones are not taken then.
         """
         found = self._newest(self.steps()[::-1], _parts(abstract), check)
         if found is None:
@@ -183,6 +183,7 @@ class Checkpointer:
         Raises:
             FileNotFoundError: there is no checkpoint (of that step).
             ValueError: there are checkpoints, but none can be used.
+            OSError: one cannot be read now, but need not be damaged.
         """
         candidates = self.steps()[::-1]
         if step is not None and step not in candidates:
@@ -215,26 +216,36 @@ class Checkpointer:
     ) -> Restored | None:
         skipped: list[str] = []
         for candidate in agreement.of_process_0(candidates):
-            info = _attempt(self._info, candidate)
-            if problem := agreement.first_problem(info):
-                skipped.append(problem)
-                continue
-            check(info["stored"])
-            tree = _attempt(functools.partial(self._read, wanted=wanted, info=info), candidate)
-            if not (problem := agreement.first_problem(tree)):
-                tree = _attempt(functools.partial(self._verify, tree, wanted, info), candidate)
-                problem = agreement.first_problem(tree)
-            if problem:
-                skipped.append(problem)
-                continue
-            self._damaged = [step for step in candidates if step > candidate]
-            return Restored(candidate, tree, info["stored"], tuple(skipped))
+            found = self._restored(candidate, wanted, check)
+            if isinstance(found, Restored):
+                self._damaged = [step for step in candidates if step > candidate]
+                return dataclasses.replace(found, skipped=tuple(skipped))
+            skipped.append(found)
         if skipped:
             raise ValueError(
                 f"no checkpoint in {self.directory} can be used: {'; '.join(skipped)}. Move the"
                 " folder away to start anew, or give another --workdir"
             )
         return None
+
+    def _restored(
+        self, step: int, wanted: Any, check: Callable[[Mapping[str, Any]], None]
+    ) -> Restored | str:
+        """The wanted parts of one checkpoint or, if it is damaged, one line that says how."""
+        info = self._attempt(step, lambda: self._info(step))
+        if problem := agreement.first_problem(info):
+            return problem
+        check(info["stored"])
+        parts = self._attempt(step, lambda: self._read(step, wanted, info))
+        if problem := agreement.first_problem(parts):
+            return problem
+        tree = self._attempt(step, lambda: self._verify(parts, wanted, info))
+        return agreement.first_problem(tree) or Restored(step, tree, info["stored"], ())
+
+    def _attempt(self, step: int, read: Callable[[], Any]) -> Any:
+        """What `read` gives or, if the files of a step are damaged, one line that says how."""
+        found, damage = storage.attempt(f"checkpoint {self.directory / str(step)}", read)
+        return f"checkpoint of step {step}: {damage}" if damage else found
 
     def _info(self, step: int) -> Info:
         args = ocp.args.Composite(info=ocp.args.JsonRestore())
@@ -273,9 +284,8 @@ class Checkpointer:
         restored = self._restore(step, ocp.args.Composite(**items))
         return {name: restored[name] for name in items}
 
-    def _verify(self, parts: Any, wanted: Any, info: Info, step: int) -> Any:
+    def _verify(self, parts: Any, wanted: Any, info: Info) -> Any:
         """The parts in the types wanted, if they are what was saved."""
-        del step
         got = jax.device_get(self._fingerprints(parts))
         wrong = [path for path, sum_ in got.items() if int(sum_) != info["checksums"].get(path)]
         if wrong:
@@ -314,9 +324,3 @@ def _parts(state: TrainState) -> dict[str, Any]:
         if field.name != "params"
     }
     return {"params": state.params, "rest": rest}
-
-
-def _attempt(read: Callable[[int], Any], step: int) -> Any:
-    """What `read` gives for a step or, if it fails, one line that says why."""
-    found, problem = storage.attempt(functools.partial(read, step))
-    return f"checkpoint of step {step}: {problem}" if problem else found
