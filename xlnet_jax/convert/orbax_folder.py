@@ -21,7 +21,7 @@ from xlnet_jax.data.storage import absolute, attempt
 
 INFO_NAME = "convert.json"
 PARAMS, OPTIMIZER = "params", "optimizer"
-CHECKPOINTS = "checkpoints"  # as training.checkpoint.FOLDER
+CHECKPOINTS = "checkpoints"  # of a work directory
 FORMAT = 1
 
 _PER_BLOCK = 1 << 22  # words mixed at a time

@@ -16,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from xlnet_jax.convert import orbax_folder
 from xlnet_jax.data import storage
 from xlnet_jax.training import agreement
 from xlnet_jax.training.state import TrainState, fingerprints
@@ -26,7 +27,6 @@ _HANDLERS = {
     "rest": ocp.StandardCheckpointHandler,
     "info": ocp.JsonCheckpointHandler,
 }
-FOLDER = "checkpoints"
 DAMAGED_FOLDER = "damaged_checkpoints"
 
 Info = Mapping[str, Any]
@@ -80,7 +80,7 @@ class Checkpointer:
     """The checkpoints of one work directory."""
 
     def __init__(self, workdir: str, config: CheckpointConfig, *, read_only: bool = False):
-        self.directory = storage.absolute(workdir) / FOLDER
+        self.directory = storage.absolute(workdir) / orbax_folder.CHECKPOINTS
         if read_only and not self.directory.is_dir():
             raise FileNotFoundError(f"no checkpoints in --workdir={workdir}; train first")
         options = ocp.CheckpointManagerOptions(

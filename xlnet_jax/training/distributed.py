@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+from flax import traverse_util
 
 from xlnet_jax.training import roll_call, tpu_library
 from xlnet_jax.training.roll_call import Place
@@ -162,17 +163,8 @@ def _claim(place: Place, config: Mapping[str, Any], workdir: str) -> dict[str, s
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             claim[f"package {name}"] = importlib.metadata.version(name)
-    return claim | _flat(config, "config.")
-
-
-def _flat(config: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = json.dumps(value)
-    return flat
+    flat = traverse_util.flatten_dict({"config": dict(config)}, sep=".")
+    return claim | {key: json.dumps(value) for key, value in flat.items()}
 
 
 def _one_line(error: BaseException) -> str:

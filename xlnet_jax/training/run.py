@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -263,11 +264,5 @@ def _resolved(config: Mapping[str, Any], task: Task) -> Mapping[str, Any]:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain dicts and lists, as JSON would give them back."""
-    plain: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            plain[key] = _plain(value)
-        else:
-            plain[key] = list(value) if isinstance(value, tuple) else value
-    return plain
+    """The config as it is when it comes back from a checkpoint: lists for tuples."""
+    return json.loads(json.dumps(config))

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 from etils import epath
+from flax import traverse_util
 
 CONFIG_NAME = "config.json"
 
@@ -112,20 +113,10 @@ def _is_free(key: str) -> bool:
 
 def differing(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """One line for each key of either that has another value in the other."""
-    old, new = _flatten(stored), _flatten(current)
+    old, new = (traverse_util.flatten_dict(dict(side), sep=".") for side in (stored, current))
     missing = "(missing)"
     return [
         f"{key}: {old.get(key, missing)!r} in the checkpoint, {new.get(key, missing)!r} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key, missing) != new.get(key, missing)
     ]
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
