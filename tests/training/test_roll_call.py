@@ -136,20 +136,65 @@ def test_a_port_in_use_is_named(port):
     assert f"process 0 cannot listen on port {port}" in str(problem)
 
 
-def test_strangers_are_sent_away(port):
+STRANGE = [
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"\xff\xfe\n",
+    b"[" * 100_000 + b"\n",
+    b"[1]\n",
+    b"null\n",
+    b'{"status": "ok"}\n',
+    b'{"kind": ["hello"]}\n',
+    b'{"kind": "hello", "id": 1, "host": "a"}\n',
+    b'{"kind": "hello", "id": "1", "host": "a", "claim": {}}\n',
+    b'{"kind": "hello", "id": 1, "host": "a", "claim": {"config.seed": [1]}}\n',
+    b'{"kind": "done"}\n',
+]
+
+
+@pytest.mark.parametrize("said", STRANGE, ids=lambda said: repr(said[:40]))
+def test_strangers_are_sent_away(port, said):
     with ThreadPoolExecutor(1) as pool:
         leader = pool.submit(meet, port, [0], 2)
-        while True:
-            try:
-                stranger = socket.create_connection(("127.0.0.1", port))
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.01)
-        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        stranger = connect(port)
+        stranger.sendall(said)
         watches = [meet(port, [1], 2)[1], leader.result()[0]]
         stranger.close()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda watch: watch.finish(), watches))
+
+
+def connect(port):
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+
+
+def test_the_silent_keep_nobody_waiting(port, monkeypatch):
+    monkeypatch.setattr(roll_call, "GRACE", 60.0)
+    with ThreadPoolExecutor(1) as pool:
+        leader = pool.submit(meet, port, [0], 2)
+        silent = [connect(port) for _ in range(3)]
+        watches = [meet(port, [1], 2)[1], leader.result()[0]]
+    assert {type(watch) for watch in watches} == {roll_call.Watch}
+    for stranger in silent:
+        assert stranger.recv(1) == b""
+        stranger.close()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda watch: watch.finish(), watches))
+
+
+@pytest.mark.parametrize("said", STRANGE, ids=lambda said: repr(said[:40]))
+def test_another_service_on_the_port_of_process_0_is_no_answer(port, said):
+    with ThreadPoolExecutor(1) as pool, socket.create_server(("127.0.0.1", port)) as service:
+        met = pool.submit(meet, port, [1], 2, 0.0)
+        connection, _ = service.accept()
+        with connection:
+            connection.sendall(said)
+            problem = met.result()[1]
+    assert isinstance(problem, TimeoutError)
+    assert f"process 0 did not answer on 127.0.0.1:{port}" in str(problem)
 
 
 def test_one_that_fails_stops_all(watched):

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 BEAT = 1.0  # seconds between signs of life
 SILENCE = 30.0  # seconds without any after which a process counts as dead
-GRACE = 5.0  # seconds for an answer that should come at once
+GRACE = 5.0  # seconds for the other side to read what it was told
+LOOK = 0.05  # seconds between looks at who has come
 RETRY = 0.5  # seconds between attempts to reach process 0
 
 
@@ -53,6 +54,17 @@ class Place(NamedTuple):
         return f"process {process_id} ({host})" if host else f"process {process_id}"
 
 
+# What a message of each kind holds beside its kind.
+_FIELDS: Mapping[str, Mapping[str, type]] = {
+    "hello": {"id": int, "host": str, "claim": dict},
+    "verdict": {"problem": str},
+    "beat": {},
+    "failed": {"message": str},
+    "stop": {"message": str},
+    "done": {},
+    "farewell": {},
+}
+
 # (number of the sender, message); None instead of a message: the connection is closed.
 Inbox: TypeAlias = "queue.Queue[tuple[int, dict[str, Any] | None]]"
 
@@ -75,11 +87,12 @@ class _Line:
 
     def _read(self) -> None:
         lines = self._connection.makefile("r", encoding="utf-8")
-        with contextlib.suppress(OSError, ValueError), lines:  # as good as closed
+        # What is no message of ours is as good as a closed connection.
+        with contextlib.suppress(OSError, ValueError, RecursionError), lines:
             for line in lines:
+                message = _parse(line)
                 self.heard = time.monotonic()
-                message = json.loads(line)
-                if message.get("kind") != "beat":
+                if message["kind"] != "beat":
                     self._put(message)
         self._put(None)
 
@@ -100,16 +113,16 @@ class _Line:
         with contextlib.suppress(OSError), self._lock:
             self._connection.sendall(data)
 
-    def receive(self, deadline: float) -> dict[str, Any]:
-        """The next message.
+    def receive(self, kind: str, deadline: float) -> dict[str, Any]:
+        """The next message, which is to be of this kind.
 
-        Raises TimeoutError or ConnectionError if there is none.
+        Raises TimeoutError if there is none yet, ConnectionError if there will be none.
         """
         try:
             _, message = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             raise TimeoutError from None
-        if message is None:
+        if message is None or message["kind"] != kind:
             raise ConnectionError
         return message
 
@@ -124,6 +137,17 @@ class _Line:
         self._connection.close()
 
 
+def _parse(line: str) -> dict[str, Any]:
+    """A message; raises ValueError if that is none of ours."""
+    message = json.loads(line)
+    fields = _FIELDS.get(str(message.get("kind"))) if isinstance(message, dict) else None
+    if fields is None or not all(isinstance(message.get(key), fields[key]) for key in fields):
+        raise ValueError("no message of a process of this program")
+    if not all(isinstance(value, str) for value in message.get("claim", {}).values()):
+        raise ValueError("a claim is made of texts")
+    return message
+
+
 def meet(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
     """Returns when all processes are there and their claims (key -> value) agree.
 
@@ -134,7 +158,9 @@ def meet(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
 
 def _gather(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
     deadline = time.monotonic() + timeout
-    claims, names, lines, all_lines = {0: claim}, {0: place.name(0)}, {}, []
+    claims, names, lines = {0: claim}, {0: place.name(0)}, {}
+    waiting: list[_Line] = []  # for their hello
+    greeted: list[_Line] = []
     try:
         listener = socket.create_server(("", place.port), backlog=place.num_processes)
     except OSError as error:
@@ -144,31 +170,39 @@ def _gather(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
         ) from error
     problem = ""
     with listener:
+        listener.settimeout(LOOK)
         while len(claims) < place.num_processes and not problem:
-            listener.settimeout(max(0.01, deadline - time.monotonic()))
-            try:
-                line = _Line(listener.accept()[0])
-                all_lines.append(line)
-                hello = line.receive(min(deadline, time.monotonic() + GRACE))
-                number, line.name = int(hello["id"]), f"process {hello['id']} ({hello['host']})"
-            except TimeoutError:
-                if time.monotonic() >= deadline:
-                    problem = _who_is_missing(place, set(claims), timeout)
-                continue
-            except (ConnectionError, KeyError, ValueError):
-                continue  # a stranger
-            if number in claims or not 0 < number < place.num_processes:
-                problem = (
-                    f"--process_id={number} of {hello['host']} is taken or not below"
-                    f" --num_processes={place.num_processes}; every process needs its own"
-                )
-            claims[number], names[number], lines[number] = hello["claim"], line.name, line
+            if time.monotonic() >= deadline:
+                problem = _who_is_missing(place, set(claims), timeout)
+                break
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                waiting.append(_Line(listener.accept()[0]))
+            for line in list(waiting):
+                try:
+                    hello = line.receive("hello", 0.0)
+                except TimeoutError:
+                    continue
+                except ConnectionError:  # a stranger
+                    waiting.remove(line)
+                    line.close()
+                    continue
+                waiting.remove(line)
+                greeted.append(line)
+                number, line.name = hello["id"], f"process {hello['id']} ({hello['host']})"
+                if number in claims or not 0 < number < place.num_processes:
+                    problem = (
+                        f"--process_id={number} of {hello['host']} is taken or not below"
+                        f" --num_processes={place.num_processes}; every process needs its own"
+                    )
+                claims[number], names[number], lines[number] = hello["claim"], line.name, line
     problem = problem or _differences(claims, names)
-    for line in all_lines:
+    for line in waiting:
+        line.close()
+    for line in greeted:
         line.send("verdict", problem=problem)
-        if problem or line not in lines.values():
-            line.close(GRACE)
     if problem:
+        for line in greeted:
+            line.close(GRACE)
         _refuse(problem)
     return Watch(place, lines)
 
@@ -180,7 +214,7 @@ def _join(place: Place, claim: Mapping[str, str], timeout: float) -> Watch:
         try:
             line = _Line(socket.create_connection((place.host, place.port), timeout=SILENCE))
             line.send("hello", id=place.process_id, host=socket.gethostname(), claim=dict(claim))
-            verdict = line.receive(time.monotonic() + timeout + GRACE)
+            verdict = line.receive("verdict", time.monotonic() + timeout + GRACE)
         except OSError as error:
             if line is not None:
                 line.close()
