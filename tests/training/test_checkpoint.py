@@ -390,7 +390,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(toy, tmp_path):
     )
     line = ran.stdout.splitlines()[0]
     assert line.startswith(f"OSError a checkpoint could not be saved in {tmp_path}/checkpoints: ")
-    assert "the newest complete one is of step 1. Make room" in line
+    assert "the newest complete one is of step 1. Free disk space" in line
     assert ran.stderr == ""  # nor hundreds of lines of Orbax and asyncio
     restored = restore(tmp_path, toy)
     assert_same(restored.tree, state_of(toy, 1))

@@ -89,7 +89,7 @@ def test_killed_at_random_all_stop_and_all_go_on(tmp_path, undisturbed):
     assert statuses[victim] == -signal.SIGKILL
     for number in {0, 1, 2, 3} - {victim}:
         assert statuses[number] != 0
-        said = f"process {victim} " in shown[number] and "without a word" in shown[number]
+        said = f"process {victim} " in shown[number] and "closed its conn" in shown[number]
         # JAX's own watch may be quicker if process 0 is gone, which has its service.
         assert said or (victim == 0 and "JAX distributed service" in shown[number]), shown[number]
 

@@ -217,7 +217,7 @@ def test_one_that_dies_stops_all(watched):
     watches[1]._lines[0].close()
     wait_until(lambda: {0, 2} <= said.keys())
     host = socket.gethostname()
-    assert said[0] == said[2] == f"process 1 ({host}) ended without a word"
+    assert said[0] == said[2] == f"process 1 ({host}) closed its connection unexpectedly"
 
 
 def test_one_that_falls_silent_stops_all(watched):
@@ -225,7 +225,7 @@ def test_one_that_falls_silent_stops_all(watched):
     watches[1]._closed = True  # as if its machine were gone
     wait_until(lambda: {0, 2} <= said.keys())
     host = socket.gethostname()
-    assert said[0] == said[2] == f"process 1 ({host}) has given no sign of life for 1 s"
+    assert said[0] == said[2] == f"process 1 ({host}) sent no heartbeat for 1 s"
 
 
 def test_process_0_that_dies_stops_all(watched):
@@ -234,4 +234,4 @@ def test_process_0_that_dies_stops_all(watched):
     for line in watches[0]._lines.values():
         line.close()
     wait_until(lambda: {1, 2} <= said.keys())
-    assert said[1] == said[2] == "process 0 ended without a word"
+    assert said[1] == said[2] == "process 0 closed its connection unexpectedly"

@@ -302,8 +302,8 @@ class Checkpointer:
             steps = self.steps()
             newest = f"the newest complete one is of step {steps[-1]}" if steps else "there is none"
             raise OSError(
-                f"a checkpoint could not be saved in {self.directory}: {reason}; {newest}. Make"
-                " room or mend the cause, then run the same command again"
+                f"a checkpoint could not be saved in {self.directory}: {reason}; {newest}. Free"
+                " disk space or fix the cause, then run the same command again"
             ) from error
 
 

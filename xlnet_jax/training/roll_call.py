@@ -326,7 +326,7 @@ class Watch:
             return ""
         if message is None:
             over = number in self._done or self._farewell.is_set()
-            return "" if over else f"{self._lines[number].name} ended without a word"
+            return "" if over else f"{self._lines[number].name} closed its connection unexpectedly"
         if message["kind"] in ("failed", "stop"):
             return message["message"]
         if message["kind"] == "done":
@@ -340,7 +340,7 @@ class Watch:
         for number, line in self._lines.items():
             silent = time.monotonic() - line.heard > SILENCE
             if silent and number not in self._done and not self._farewell.is_set():
-                return f"{line.name} has given no sign of life for {SILENCE:.0f} s"
+                return f"{line.name} sent no heartbeat for {SILENCE:.0f} s"
         return ""
 
     def _stop_all(self, problem: str) -> None:

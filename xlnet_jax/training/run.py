@@ -120,7 +120,7 @@ def _with_pretrained(
     placed = sharding.place(params, shardings.params)
     lines = [f"starting from {foundation.source}: {len(report.loaded)} parameters loaded"]
     if report.fresh:
-        lines.append(f"not there, so left at random: {', '.join(report.fresh)}")
+        lines.append(f"not in the checkpoint, initialized at random: {', '.join(report.fresh)}")
     if report.unused:
         lines.append(f"there, but not used: {', '.join(report.unused)}")
     return state.replace(params=placed), lines
