@@ -17,7 +17,11 @@ from xlnet_jax.training import sharding
 
 
 class Window(flax.struct.PyTreeNode):
-    """Sums over the steps since the last report."""
+    """Sums over the steps since the last report.
+
+    `targets` is shown nowhere: it stays because every checkpoint so far has it, and one without
+    could not be read beside them.
+    """
 
     steps: Int[Array, ""]
     loss: Float[Array, ""]
