@@ -30,6 +30,7 @@ def get_config(size="tiny"):
             "num_predict": config_dict.placeholder(int),
         },
         "heldout": {"seq_len": 64},
+        "train": {"eval_steps": 50},
         "optimizer": {"learning_rate": 1e-4, "name": "adamw"},
         "note": None,
     })
@@ -221,6 +222,7 @@ def test_train_gets_the_config_with_its_overrides(calls, config_file):
         "size": "base",
         "data": {"seq_len": 256, "bi_data": False, "gaps": (3, 4, 5), "num_predict": 85},
         "heldout": {"seq_len": 64},
+        "train": {"eval_steps": 50},
         "optimizer": {"learning_rate": 3.0, "name": "adamw"},
         "note": 17,
     }
@@ -240,12 +242,15 @@ def test_a_config_may_build_on_another_beside_it(calls, tmp_path):
     assert sys.path == before
 
 
+STORED = {"data": {"gaps": [1, 2], "seq_len": 8}, "train": {"eval_steps": 50}}
+
+
 def test_evaluate_uses_the_stored_config(calls, tmp_path, capsys):
-    (tmp_path / "config.json").write_text(json.dumps({"data": {"gaps": [1, 2], "seq_len": 8}}))
+    (tmp_path / "config.json").write_text(json.dumps(STORED))
     cli.main(["evaluate", f"--workdir={tmp_path}", "--config.data.seq_len=16", "--checkpoint=70"])
     ((config, workdir, checkpoint),) = calls
     assert (workdir, checkpoint) == (str(tmp_path), 70)
-    assert config == {"data": {"gaps": (1, 2), "seq_len": 16}}
+    assert config == {"data": {"gaps": (1, 2), "seq_len": 16}, "train": {"eval_steps": 0}}
     assert json.loads(capsys.readouterr().out) == {"step": 70, "loss": 0.5}
 
 
@@ -253,6 +258,13 @@ def test_evaluate_takes_a_given_config_and_the_newest_checkpoint(calls, tmp_path
     cli.main(["evaluate", f"--workdir={tmp_path}", f"--config={config_file}:base"])
     ((config, _, checkpoint),) = calls
     assert (config["size"], checkpoint) == ("base", "latest")
+
+
+def test_evaluate_takes_all_held_out_text_unless_told_otherwise(calls, tmp_path, config_file):
+    (tmp_path / "config.json").write_text(json.dumps(STORED))
+    for flag in (f"--config={config_file}", "--config.train.eval_steps=3"):
+        assert cli.main(["evaluate", f"--workdir={tmp_path}", flag]) == 0
+    assert [config["train"]["eval_steps"] for config, _, _ in calls] == [0, 3]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,6 @@ def get_config():
     config = {0}.get_config()
     config.model.scan_layers = True
     config.optimizer.warmup_steps = 1
-    config.train.eval_steps = 2
     config.report.tensorboard = False
 {1}
     return config
@@ -35,6 +34,7 @@ def get_config():
 TINY_NETWORK = """
     config.model.update(n_layer=2, d_model=16, n_head=2, d_head=8, d_inner=32, mem_len=16)
     config.data.update(seq_len=64, reuse_len=32, num_predict=8, perm_size=32)
+    config.train.eval_steps = 2
 """
 
 

@@ -149,6 +149,11 @@ def test_no_vocabulary_is_one_clear_line(folder):
         tiny_task.make(classification, train="x", summary_type="mean", count_padding=True)
 
 
+def test_splits_are_scored_whole_or_not_at_all(folder):
+    with pytest.raises(ValueError, match=r"^train.eval_steps is 2, wanted 0: .* of whole splits"):
+        tiny_task.make(classification, train=str(folder / "train.tsv"), eval_steps=2)
+
+
 def test_padding_counts_in_the_summary_if_asked_for(folder):
     options = {"train": str(folder / "train.tsv"), "summary_type": "mean", "pad_to_multiple": 0}
     fixed, reference = (

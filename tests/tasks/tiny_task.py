@@ -20,12 +20,12 @@ def sizes(vocab_size):
     return XLNetConfig(vocab_size, 8, 1, 2, 4, 16, "gelu", True)
 
 
-def make(module, tokenizer=ENGLISH, **data):
+def make(module, tokenizer=ENGLISH, eval_steps=0, **data):
     """A task of a module, batches of 4 to train and of 3 to evaluate, without dropout."""
     config = module.DataConfig(**data)
     config.validate()
     run = RunConfig(**dict.fromkeys(RATES, 0.0), dtype="float32", init_std=0.5, scan_layers=False)
-    context = Context(sizes, None, run, tokenizer, 0, 4, 3, "train.batch_size", 0)
+    context = Context(sizes, None, run, tokenizer, 0, 4, 3, "train.batch_size", eval_steps)
     return module.make_task(config, context)
 
 

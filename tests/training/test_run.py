@@ -90,7 +90,8 @@ def test_a_trace_that_the_end_cuts_short_is_written(finished):
 
 @pytest.fixture
 def evaluated(finished, capsys):
-    assert cli.main(["evaluate", f"--workdir={finished}"]) == 0
+    as_training = f"--config.train.eval_steps={tiny_run.TINY['train.eval_steps']}"
+    assert cli.main(["evaluate", f"--workdir={finished}", as_training]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
     return json.loads(shown.out)
@@ -119,8 +120,12 @@ def test_evaluation_says_what_training_said(finished, evaluated, shards):
 
 
 def test_evaluation_of_a_given_step(finished, capsys):
-    assert cli.main(["evaluate", f"--workdir={finished}", "--checkpoint=20"]) == 0
+    whole = ["evaluate", f"--workdir={finished}", "--checkpoint=20"]
+    assert cli.main(whole) == 0
+    everything = json.loads(capsys.readouterr().out)
+    assert cli.main([*whole, "--config.train.eval_steps=2"]) == 0
     result = json.loads(capsys.readouterr().out)
+    assert everything["targets"] > result["targets"]
     row = next(row for row in rows_of(finished) if row["heldout_loss"])
     assert (result["step"], row["step"]) == (20, "20")
     assert result["heldout_loss"] == pytest.approx(float(row["heldout_loss"]), abs=1e-6)

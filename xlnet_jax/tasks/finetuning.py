@@ -41,11 +41,16 @@ class FineTuningTask(abc.ABC, Generic[ConfigT, SplitT]):
     rows_per_group = 1
 
     def __init__(self, data: ConfigT, context: Context):
-        """Raises ValueError if there is no vocabulary."""
+        """Raises ValueError if there is no vocabulary, or splits are to be scored in part."""
         if context.tokenizer is None:
             raise ValueError(
                 "there is no vocabulary: set config.init_from, or config.data.spiece_model to a"
                 " SentencePiece model"
+            )
+        if context.eval_steps:
+            raise ValueError(
+                f"train.eval_steps is {context.eval_steps}, wanted 0: scores are of whole splits;"
+                " set --config.train.eval_steps=0, or a smaller file for config.data.dev"
             )
         self.data = data
         self.tokenizer = context.tokenizer

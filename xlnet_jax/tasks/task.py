@@ -46,7 +46,8 @@ class Context(NamedTuple):
         batch_size: examples an update, over all processes.
         eval_batch_size: examples a held-out batch.
         eval_batch_key: the config key that says `eval_batch_size`, for messages.
-        eval_steps: held-out batches of an evaluation while training; 0 for all.
+        eval_steps: held-out batches of an evaluation; 0 for all. Tasks that are judged by scores
+            refuse others.
     """
 
     network: Callable[[int], XLNetConfig]

@@ -32,7 +32,8 @@ class TrainConfig:
         accumulation_steps: parts that a batch is worked off in, one after another.
         eval_every: steps between evaluations on held-out data; also at the end. 0 for never, -1
             for once an epoch.
-        eval_steps: held-out batches of an evaluation; 0 for all.
+        eval_steps: held-out batches of an evaluation while pretraining; 0 for all, as fine-tuning
+            wants it.
         eval_batch_size: examples a held-out batch; 0 for `batch_size`.
     """
 

@@ -1,4 +1,4 @@
-"""`xlnet-jax evaluate`: held-out loss of a checkpoint."""
+"""`xlnet-jax evaluate`: held-out loss or scores of checkpoints."""
 
 import argparse
 import json
@@ -19,7 +19,8 @@ DESCRIPTION = f"""\
 Evaluates checkpoints of a work directory on the held-out data that its config names, and prints one
 line of JSON for each: the step, and loss with the entropy of the same targets under their own
 counts (pretraining) or the scores of the task (fine-tuning). Without --config the config stored in
-the work directory (config.json) is used, with any overrides given here.
+the work directory (config.json) is used, with any overrides given here. All held-out text counts,
+also where train.eval_steps takes less of it while training; give it here to take less here too.
 
 {CONFIG_HELP}
 {processes.HELP}"""
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def stored_config(args: argparse.Namespace) -> "ConfigDict":
-    """The config given by --config, else that of the work directory, with overrides."""
+    """The config given by --config, else that of the work directory, for all held-out data."""
     from etils import epath
 
     from xlnet_jax import config_files
@@ -87,9 +88,10 @@ def stored_config(args: argparse.Namespace) -> "ConfigDict":
     workdir = epath.Path(args.workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(f"--workdir={args.workdir}: no such folder, wanted that of a run")
+    overrides = ["--config.train.eval_steps=0", *args.overrides]  # the later one counts
     if args.config is None:
-        return config_files.load_json(os.fspath(workdir / "config.json"), args.overrides)
-    return config_files.load(args.config, args.overrides)
+        return config_files.load_json(os.fspath(workdir / "config.json"), overrides)
+    return config_files.load(args.config, overrides)
 
 
 def checkpoint_name(text: str) -> int | str:
