@@ -39,6 +39,12 @@ def test_a_batch_by_hand():
     assert batch["tokens"].dtype == batch["segment_ids"].dtype == batch["index"].dtype == np.int32
 
 
+def test_lengths_are_counted_once():
+    made = features([2, 3, 1])
+    assert made.lengths.tolist() == [2, 3, 1]
+    assert made.lengths is made.lengths
+
+
 def test_padding_on_the_left():
     batch = features([2, 3, 1], side="left").batch(np.array([0, 2]), 3)
     assert batch["tokens"].tolist() == [[0, 1, 2], [0, 0, 201]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -33,7 +34,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.sequences["tokens"])
 
-    @property
+    @functools.cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each feature, int64 [num_features]."""
         return np.array([tokens.shape[-1] for tokens in self.sequences["tokens"]], np.int64)
