@@ -47,9 +47,11 @@ exit codes:
 """
 
 INTRODUCTION = """\
-Pretrain XLNet from raw text, one verb a step. `xlnet-jax VERB --help` lists every flag.
+Pretrain XLNet from raw text, fine-tune it, encode text with it, convert its checkpoints, plan its
+runs: one verb a step. `xlnet-jax VERB --help` lists every flag.
 
   text files --vocab--> SentencePiece model --corpus--> token shards --train--> checkpoints
+  checkpoint and labelled text --train--> fine-tuned model --evaluate, predict--> scores, answers
 """
 
 

@@ -92,7 +92,7 @@ class Task(Protocol):
         """Batch rows that must stay together when a batch is cut (2 with `bi_data`)."""
 
     @property
-    def tokens_per_example(self) -> int:
+    def tokens_per_example(self) -> float:
         """For throughput."""
 
     @property
