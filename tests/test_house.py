@@ -94,6 +94,52 @@ def test_the_import_rule_sees_every_way_to_write_an_import(tmp_path, room, line)
     assert wrong.startswith(f"xlnet_jax/{room}/guilty.py imports xlnet_jax.")
 
 
+def task_modules() -> set[str]:
+    """Names of the tasks, as a config may give them."""
+    made = re.compile(r"^def make_task\(", re.MULTILINE)
+    return {path.stem for path in sources(PACKAGE / "tasks") if made.search(path.read_text())}
+
+
+def named_tasks(folder: Path) -> list[str]:
+    """Places where a file of the engine knows a single task, or more of `tasks/` than `task.py`."""
+    found = []
+    for path in sources(folder):
+        known = [
+            name
+            for name in imported_names(path, folder.parents[1])
+            if name.startswith("xlnet_jax.tasks.") and not name.startswith("xlnet_jax.tasks.task.")
+        ]
+        for node in ast.walk(ast.parse(path.read_text())):
+            words = (getattr(node, "value", None), getattr(node, "attr", None))
+            known += [word for word in words if isinstance(word, str) and word in task_modules()]
+        found += [f"{path.name}: {name}" for name in known]
+    return found
+
+
+def test_the_engine_knows_no_task_by_name():
+    assert {"pretraining", "classification", "span_qa"} < task_modules()
+    assert named_tasks(PACKAGE / "training") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from xlnet_jax.tasks.pretraining import PretrainingTask",
+        "from xlnet_jax.tasks import tagging",
+        "from ..tasks import flops",
+        "def f(settings): return settings.task == 'span_qa'",
+        "from xlnet_jax import tasks\nmake = tasks.classification.make_task",
+    ],
+)
+def test_the_rule_sees_every_way_to_know_a_task(tmp_path, line):
+    folder = tmp_path / "xlnet_jax" / "training"
+    folder.mkdir(parents=True)
+    (folder / "guilty.py").write_text(line + "\n")
+    (folder / "innocent.py").write_text("from xlnet_jax.tasks.task import Task\n")
+    (found,) = named_tasks(folder)
+    assert found.startswith("guilty.py: ")
+
+
 @pytest.mark.parametrize(
     ("rooms", "unwanted"),
     [(["model"], NOT_IN_MODEL), (["model", "data", "tasks", "convert"], NOT_BELOW_THE_DOOR)],

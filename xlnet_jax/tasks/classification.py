@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -14,9 +15,9 @@ from xlnet_jax.data.readers_rows import Oddities
 from xlnet_jax.model.heads import SequenceClassifier
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.features import Features
-from xlnet_jax.tasks.finetuning import FineTuningTask
+from xlnet_jax.tasks.finetuning import FineTuningTask, planned
 from xlnet_jax.tasks.prediction_files import say, write_predictions
-from xlnet_jax.tasks.task import Batch, Context, Params
+from xlnet_jax.tasks.task import Batch, Context, Params, PlannedTask
 from xlnet_jax.tasks.text_config import TextDataConfig
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
 from xlnet_jax.tasks.text_splits import (
@@ -182,3 +183,11 @@ def make_task(data: DataConfig, context: Context) -> ClassificationTask:
     Raises ValueError or OSError for wrong input, ValueError if there is no vocabulary.
     """
     return ClassificationTask(data, context)
+
+
+def plan_task(data: DataConfig, context: Context) -> PlannedTask:
+    """The task without its data; see `PlannedTask`."""
+    task, rows = make_task(data, context), context.batch_size
+    kind = jnp.int32 if task.kind == "classification" else jnp.float32
+    shape = (rows, len(task.labels)) if task.kind == "multi_label" else (rows,)
+    return planned(task, labels=jax.ShapeDtypeStruct(shape, kind))

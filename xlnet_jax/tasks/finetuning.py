@@ -20,7 +20,7 @@ from xlnet_jax.model.config import XLNetConfig
 from xlnet_jax.tasks.features import Features, bucket_lengths, evaluation_order, training_order
 from xlnet_jax.tasks.finetuning_config import FineTuningConfig
 from xlnet_jax.tasks.flops import useful_flops
-from xlnet_jax.tasks.task import Batch, Context, LossSum, Params
+from xlnet_jax.tasks.task import Batch, Context, LossSum, Params, PlannedTask
 
 ConfigT = TypeVar("ConfigT", bound=FineTuningConfig)
 SplitT = TypeVar("SplitT")
@@ -253,3 +253,21 @@ class FineTuningTask(abc.ABC, Generic[ConfigT, SplitT]):
         return features, bucket_lengths(
             features.lengths, self.data.max_seq_length, self.data.pad_to_multiple
         )
+
+
+def planned(
+    task: FineTuningTask[Any, Any], choices: int | None = None, **answers: jax.ShapeDtypeStruct
+) -> PlannedTask:
+    """What `plan_task` gives of a task of sequences [B, (choices), T] with answers."""
+    rows, length = task.global_batch_size, task.data.max_seq_length
+    shape = (rows, length) if choices is None else (rows, choices, length)
+    tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
+    batch = {
+        "tokens": tokens,
+        "segment_ids": tokens,
+        "padding": jax.ShapeDtypeStruct(shape, jnp.bool_),
+        "weight": jax.ShapeDtypeStruct((rows,), jnp.float32),
+        "index": jax.ShapeDtypeStruct((rows,), jnp.int32),
+        **answers,
+    }
+    return PlannedTask(task, batch, (choices or 1) * useful_flops(task.network, length))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from xlnet_jax.model.config import SUMMARY_TYPES
 
@@ -35,6 +36,12 @@ class FineTuningConfig:
             raise ValueError(
                 f"config.data.pad_to_multiple is {self.pad_to_multiple}, wanted at least 0"
             )
+
+    @classmethod
+    def without_data(cls, values: Mapping[str, Any], length: int | None) -> dict[str, Any]:
+        """The keys as they may be where there are no data, and `length` for their own."""
+        longest = values["max_seq_length"] if length is None else length
+        return {**values, "train": "planned.tsv", "dev": "", "max_seq_length": longest}
 
     def file(self, split: str) -> str:
         """What the config gives for a split; raises ValueError if that is nothing."""

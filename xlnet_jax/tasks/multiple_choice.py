@@ -20,12 +20,13 @@ from xlnet_jax.model.heads import MultipleChoice
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.choice_features import Choices, ChoiceSplit, make_split
 from xlnet_jax.tasks.features import Features
-from xlnet_jax.tasks.finetuning import FineTuningTask
+from xlnet_jax.tasks.finetuning import FineTuningTask, planned
 from xlnet_jax.tasks.finetuning_config import SummaryConfig
 from xlnet_jax.tasks.prediction_files import write_predictions
-from xlnet_jax.tasks.task import Batch, Context, Params
+from xlnet_jax.tasks.task import Batch, Context, Params, PlannedTask
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
 
+_RACE_OPTIONS = 4
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -171,3 +172,9 @@ class MultipleChoiceTask(FineTuningTask[DataConfig, ChoiceSplit]):
 def make_task(data: DataConfig, context: Context) -> MultipleChoiceTask:
     """The task of a config; raises ValueError if there is no vocabulary."""
     return MultipleChoiceTask(data, context)
+
+
+def plan_task(data: DataConfig, context: Context) -> PlannedTask:
+    """The task without its data; see `PlannedTask`."""
+    labels = jax.ShapeDtypeStruct((context.batch_size,), jnp.int32)
+    return planned(make_task(data, context), _RACE_OPTIONS, labels=labels)

@@ -10,7 +10,8 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Generator, Iterator
+import types
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ from xlnet_jax.tasks import sources
 from xlnet_jax.tasks.data_config import PretrainingDataConfig
 from xlnet_jax.tasks.flops import useful_flops
 from xlnet_jax.tasks.sources import Source
-from xlnet_jax.tasks.task import Batch, Context, LossSum, Params
+from xlnet_jax.tasks.task import Batch, Context, LossSum, Params, PlannedTask
 
 _EXAMPLES_PER_BLOCK = 256  # drawn together by the input pipeline
 
@@ -56,6 +57,12 @@ class DataConfig(PretrainingDataConfig):
             raise ValueError(
                 "data.train is empty; set --config.data.train=DIR of `xlnet-jax corpus`"
             )
+
+    @staticmethod
+    def without_data(values: Mapping[str, Any], length: int | None) -> dict[str, Any]:
+        """The keys as they may be where there are no data, and `length` for their own."""
+        seq_len = values["seq_len"] if length is None else length
+        return {**values, "train": "planned", "heldout": "", "seq_len": seq_len}
 
 
 def make_task(data: DataConfig, context: Context) -> PretrainingTask:
@@ -83,6 +90,25 @@ def make_task(data: DataConfig, context: Context) -> PretrainingTask:
         )
     model = PermutationLanguageModel(context.network(manifest.vocab_size), context.run)
     return PretrainingTask(model, source, heldout, context.eval_steps, tokenizer)
+
+
+def plan_task(data: DataConfig, context: Context) -> PlannedTask:
+    """The task without its data; see `PlannedTask`."""
+    rows = context.batch_size
+    network = context.network(context.vocab_size or 0)
+    source: Any = types.SimpleNamespace(config=data, global_batch_size=rows)
+    task = PretrainingTask(PermutationLanguageModel(network, context.run), source)
+    tokens = jax.ShapeDtypeStruct((rows, data.seq_len), jnp.int32)
+    targets = data.num_predict or data.seq_len
+    batch = {
+        "tokens": tokens,
+        "segment_ids": tokens,
+        "ranks": tokens,
+        "target_positions": jax.ShapeDtypeStruct((rows, targets), jnp.int32),
+        "target_weights": jax.ShapeDtypeStruct((rows, targets), jnp.float32),
+        "reset_memory": jax.ShapeDtypeStruct((rows,), jnp.bool_),
+    }
+    return PlannedTask(task, batch, task.flops_per_example)
 
 
 def open_data(data: DataConfig, part: str, context: Context, batch_size: int, key: str) -> Source:

@@ -20,16 +20,16 @@ from xlnet_jax.data.storage import write_atomic
 from xlnet_jax.model.span_head import SpanExtractor
 from xlnet_jax.tasks import losses
 from xlnet_jax.tasks.features import Features
-from xlnet_jax.tasks.finetuning import FineTuningTask
+from xlnet_jax.tasks.finetuning import FineTuningTask, planned
 from xlnet_jax.tasks.qa import boundaries, decoding
 from xlnet_jax.tasks.qa.answers import squad_report
 from xlnet_jax.tasks.qa.chinese_answers import chinese_report
 from xlnet_jax.tasks.qa.config import DataConfig
 from xlnet_jax.tasks.qa.decoding import Beams, Decoded
 from xlnet_jax.tasks.qa.features import SEGMENT_PADDING, SpanWindows, make_windows
-from xlnet_jax.tasks.task import Batch, Context, Params
+from xlnet_jax.tasks.task import Batch, Context, Params, PlannedTask
 
-__all__ = ["DataConfig", "SpanQATask", "make_task"]
+__all__ = ["DataConfig", "SpanQATask", "make_task", "plan_task"]
 
 _PAD_TOKEN = 0  # as the original pads, not the id of <pad>
 _BLANK_SHARE = 0.5  # of questions without any span, above which something is wrong
@@ -210,3 +210,17 @@ def make_task(data: DataConfig, context: Context) -> SpanQATask:
     Raises ValueError or OSError for wrong input, ValueError if there is no vocabulary.
     """
     return SpanQATask(data, context)
+
+
+def plan_task(data: DataConfig, context: Context) -> PlannedTask:
+    """The task without its data; see `PlannedTask`."""
+    rows = context.batch_size
+    position = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    return planned(
+        make_task(data, context),
+        start_positions=position,
+        end_positions=position,
+        cls_positions=position,
+        cannot_answer=jax.ShapeDtypeStruct((rows, data.max_seq_length), jnp.bool_),
+        unanswerable=jax.ShapeDtypeStruct((rows,), jnp.float32),
+    )

@@ -16,11 +16,11 @@ from xlnet_jax.data.readers_rows import Oddities
 from xlnet_jax.model.heads import TokenTagger
 from xlnet_jax.tasks import losses, scores
 from xlnet_jax.tasks.features import Features
-from xlnet_jax.tasks.finetuning import FineTuningTask
+from xlnet_jax.tasks.finetuning import FineTuningTask, planned
 from xlnet_jax.tasks.finetuning_config import FineTuningConfig
 from xlnet_jax.tasks.prediction_files import say, write_tags
 from xlnet_jax.tasks.tag_features import NO_TAG, TagSplit, make_split, tag_names
-from xlnet_jax.tasks.task import Batch, Context, LossSum, Params
+from xlnet_jax.tasks.task import Batch, Context, LossSum, Params, PlannedTask
 from xlnet_jax.tasks.text_features import PAD_TOKEN, SEGMENT_PAD
 
 
@@ -61,6 +61,11 @@ class DataConfig(FineTuningConfig):
             raise ValueError(
                 f"config.data.max_seq_length is {self.max_seq_length}, wanted at least 3"
             )
+
+    @classmethod
+    def without_data(cls, values: Mapping[str, Any], length: int | None) -> dict[str, Any]:
+        """See `FineTuningConfig`."""
+        return {**super().without_data(values, length), "labels": values["labels"] or ("O", "X")}
 
     def open(self, split: str, oddities: Oddities) -> Iterator[TaggedSentence]:
         """The sentences of a split; raises ValueError or OSError for wrong input."""
@@ -197,3 +202,9 @@ class TaggingTask(FineTuningTask[DataConfig, TagSplit]):
 def make_task(data: DataConfig, context: Context) -> TaggingTask:
     """The task of a config; raises ValueError or OSError for wrong input."""
     return TaggingTask(data, context)
+
+
+def plan_task(data: DataConfig, context: Context) -> PlannedTask:
+    """The task without its data; see `PlannedTask`."""
+    tags = (context.batch_size, data.max_seq_length)
+    return planned(make_task(data, context), tags=jax.ShapeDtypeStruct(tags, jnp.int32))

@@ -34,7 +34,9 @@ class Context(NamedTuple):
     """What a task is made from, beside its own section `data` of the config.
 
     A task is a module of `xlnet_jax.tasks` with a frozen dataclass `DataConfig` (the keys of that
-    section, with `validate()`) and `make_task(data: DataConfig, context: Context) -> Task`.
+    section, with `validate()`, and `without_data(values, length)`: keys as they may be where there
+    are no data), `make_task(data: DataConfig, context: Context) -> Task`, and for such keys
+    `plan_task(data: DataConfig, context: Context) -> PlannedTask`.
 
     Attributes:
         network: the network for a vocabulary of the given size; raises ValueError if the config
@@ -122,6 +124,20 @@ class Task(Protocol):
 
     def describe_heldout(self) -> dict[str, Any]:
         """What to print beside the held-out loss."""
+
+
+class PlannedTask(NamedTuple):
+    """A task as it would be with data: shapes are all that a compiler asks for.
+
+    Attributes:
+        task: can do what needs no data.
+        batch: shapes and types of a global batch of the longest examples.
+        flops_per_example: useful operations of one of them.
+    """
+
+    task: Task
+    batch: dict[str, jax.ShapeDtypeStruct]
+    flops_per_example: float
 
 
 class PredictingTask(Task, Protocol):

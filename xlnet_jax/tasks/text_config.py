@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from xlnet_jax.data import readers_published
 from xlnet_jax.data.readers import Columns
@@ -95,6 +97,13 @@ class TextDataConfig(SummaryConfig):
             raise ValueError("config.data.text_a is empty; give the column of the text")
         elif self.kind == "multi_label" and not self.label_separator:
             raise ValueError("config.data.label_separator is empty, wanted for example ','")
+
+    @classmethod
+    def without_data(cls, values: Mapping[str, Any], length: int | None) -> dict[str, Any]:
+        """See `FineTuningConfig`; a published data set knows its labels."""
+        unknown = {"labels": values["labels"] or ("O", "X")}
+        known = {"folder": values["folder"] or "planned"}
+        return super().without_data(values, length) | (known if values["name"] else unknown)
 
     @property
     def is_tfds(self) -> bool:
