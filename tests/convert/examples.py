@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from flax import traverse_util
 
+from xlnet_jax.convert import rules
 from xlnet_jax.convert.pretrained import Pretrained
 from xlnet_jax.convert.table import Head, rules_for, shape_of
 from xlnet_jax.data.normalization import Normalization
@@ -62,6 +63,12 @@ def pretrained(network=None, head=None, *, normalization=None, details=None, **o
         head,
         details or {},
     )
+
+
+def variables_of(params, network, head=None):
+    """The original's variables of parameters (or gradients), which need not be all of a model."""
+    allowed = rules.Allowed(missing=("*",))
+    return rules.from_params(params, network, "tensorflow", head=head, allowed=allowed).arrays
 
 
 def flatten(params):

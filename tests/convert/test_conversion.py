@@ -129,7 +129,7 @@ def save_steps(folder, *steps):
     for step in steps:
         model = examples.pretrained(seed=step)
         flat = examples.flatten(model.params)
-        variables = rules.variables_from_params(flat, model.config)
+        variables = examples.variables_of(flat, model.config)
         slots = {f"{name}/Adam": array for name, array in variables.items()}
         counters = {"global_step": np.array(step, np.int64), "beta1_power": np.float32(0.5)}
         tensorflow.write_checkpoint(

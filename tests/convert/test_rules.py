@@ -66,7 +66,8 @@ def parameter_shapes(config):
 
 
 def convert(variables, config):
-    return rules.params_from_variables(variables, config, parameter_shapes(config))
+    wanted = parameter_shapes(config)
+    return rules.to_params(variables, config, "tensorflow", wanted=wanted).arrays
 
 
 @CONFIGS
@@ -74,7 +75,7 @@ def test_round_trip(config):
     variables = distinct(variable_shapes(config))
     params = convert(variables, config)
     assert {path: value.shape for path, value in params.items()} == parameter_shapes(config)
-    back = rules.variables_from_params(params, config)
+    back = examples.variables_of(params, config)
     assert back.keys() == variables.keys()
     for name, value in variables.items():
         np.testing.assert_array_equal(back[name], value, err_msg=name)
@@ -142,7 +143,7 @@ def test_all_problems_are_named_at_once():
 def test_a_parameter_that_no_rule_names():
     shapes = parameter_shapes(TIED) | {"xlnet/new/kernel": (2, 2)}
     with pytest.raises(ValueError, match="parameter xlnet/new/kernel: no rule names its variable"):
-        rules.params_from_variables(distinct(variable_shapes(TIED)), TIED, shapes)
+        rules.to_params(distinct(variable_shapes(TIED)), TIED, "tensorflow", wanted=shapes)
 
 
 @pytest.mark.parametrize(("read_as", "written_as"), [(TIED, UNTIED), (UNTIED, TIED)])
@@ -245,7 +246,7 @@ def test_tied_biases_must_be_equal_in_all_layers_of_pytorch():
 
 def test_a_part_of_which_something_is_there_must_be_whole():
     head = Head("span_qa")
-    variables = rules.variables_from_params(examples.flat_params(UNTIED, head), UNTIED, head)
+    variables = examples.variables_of(examples.flat_params(UNTIED, head), UNTIED, head)
     del variables["answer_class/dense_1/kernel"]
     with pytest.raises(ValueError, match=r"answer_class/dense_1/kernel: missing variables"):
         rules.to_params(variables, UNTIED, "tensorflow", head=head)

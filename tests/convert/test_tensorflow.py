@@ -2,13 +2,11 @@ import numpy as np
 import pytest
 
 from tests.convert import examples
-from xlnet_jax.convert import rules, tensorflow
+from xlnet_jax.convert import tensorflow
 
 
 def variables(step=0):
-    weights = rules.variables_from_params(
-        examples.flat_params(examples.config()), examples.config()
-    )
+    weights = examples.variables_of(examples.flat_params(examples.config()), examples.config())
     return {**weights, "global_step": np.array(step, np.int64)}
 
 

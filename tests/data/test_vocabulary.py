@@ -10,7 +10,6 @@ from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.data.vocabulary import (
     CONTROL_SYMBOLS,
     VocabularyConfig,
-    settings_of,
     train_vocabulary,
 )
 
@@ -62,13 +61,16 @@ def test_the_same_text_gives_the_same_bytes_wherever_it_is_written(config, tmp_p
     assert train_vocabulary(other, print).read_bytes() == first
 
 
+def stored(config):
+    return json.loads(Path(f"{config.output_prefix}.json").read_text())
+
+
 def test_a_vocabulary_says_how_it_was_made(config):
     train_vocabulary(config, print)
-    made = settings_of(config.output_prefix)
+    made = stored(config)
     assert made["settings"]["vocab_size"] == 200
     assert made["settings"]["normalization"] == Normalization().to_json()
     assert made["counts"]["lines"] == LINES
-    assert settings_of("/nowhere/at/all") == {}
 
 
 def test_text_is_cleaned_before_training(config, tmp_path):
@@ -117,7 +119,7 @@ def test_a_clean_up_that_loses_much_is_warned_about(config, tmp_path):
 def test_overlong_lines_are_counted(config):
     reports: list[str] = []
     train_vocabulary(dataclasses.replace(config, max_sentence_bytes=80), reports.append)
-    left_out = settings_of(config.output_prefix)["counts"]["too_long"]
+    left_out = stored(config)["counts"]["too_long"]
     assert 0 < left_out < LINES
     assert reports[1].startswith(
         f"warning: {left_out} of {LINES} lines were left out, longer than --max"

@@ -238,12 +238,12 @@ def _merging(folder: Path, all_runs: dict[str, Any], entry: dict[str, Any]) -> R
     flags = runs.flags_of(run["commands"][0])
     settings = dataclasses.asdict(runs.record_settings(flags))
     infos = record_infos.select(record_infos.find_infos(folders, flags["split"]), settings)
-    found = record_infos.merged(infos)
-    names = [str(Path(name).relative_to(folder)) for name in found["filenames"]]
+    batches = sum(info.num_batch for info in infos)
+    names = [str(Path(name).relative_to(folder)) for info in infos for name in info.filenames]
     wanted = entry["record_info"]
     return compared(
         {
-            "num_batch": (found["num_batch"], wanted["num_batch"]),
+            "num_batch": (batches, wanted["num_batch"]),
             "filenames": (names, wanted["filenames"]),
         }
     )

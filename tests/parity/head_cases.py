@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
+from tests.convert import examples
 from tests.parity import model_cases as mc
 from tests.parity.case import relative_error
 from xlnet_jax.convert import rules, tensorflow
@@ -54,7 +55,7 @@ def load(folder: Path, model: Any, head: Head | None, **inputs: Any) -> dict[str
 def variables_from(params: Any, config: XLNetConfig, head: Head | None) -> dict[str, np.ndarray]:
     """Any tree of the parameters' form by the original's names."""
     flat = traverse_util.flatten_dict(params, sep="/")
-    return rules.variables_from_params(flat, config, head)
+    return examples.variables_of(flat, config, head)
 
 
 def gradient_errors(

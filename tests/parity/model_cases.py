@@ -51,7 +51,7 @@ def params_from(
         and not rules.is_optimizer_slot(name)
     }
     shapes = parameter_shapes(config, language_model=language_model)
-    flat = rules.params_from_variables(ours, config, shapes)
+    flat = rules.to_params(ours, config, "tensorflow", wanted=shapes).arrays
     return {"params": traverse_util.unflatten_dict(flat, sep="/")}
 
 

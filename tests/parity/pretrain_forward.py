@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from tests.convert import examples
 from tests.parity import model_cases as mc
 from tests.parity.case import Case, Result, relative_error, worst
-from xlnet_jax.convert import rules
 from xlnet_jax.model.heads import PermutationLanguageModel
 from xlnet_jax.tasks.pretraining import permutation_loss
 
@@ -73,7 +73,7 @@ def run_case(folder: Path, name: str, options: dict[str, Any], **changes: Any) -
         got["new_mems"] = layout.memory_out(output.memory)
     if gradients is not None:
         flat = traverse_util.flatten_dict(gradients["params"], sep="/")
-        grads = rules.variables_from_params(flat, config)
+        grads = examples.variables_of(flat, config)
         got |= {f"grad:{key}": value for key, value in grads.items() if f"grad:{key}" in wanted}
         norm = np.sqrt(sum(np.square(np.float64(g)).sum() for g in grads.values()))
         got["grad_norm_dense"] = norm

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
+from tests.convert import examples
 from tests.parity import model_cases as mc
 from tests.parity.case import Case, Result, relative_error, worst
 from xlnet_jax.convert import rules, tensorflow
@@ -136,7 +137,7 @@ def run_chain(folder: Path, meta: dict[str, Any], resume: bool = False) -> Resul
     results |= weight_errors(state.params, weights, config, "final:")
     adam = adam_state(state.opt_state)
     for name, tree in (("m", adam.mu), ("v", adam.nu)):
-        got = rules.variables_from_params(traverse_util.flatten_dict(tree, sep="/"), config)
+        got = examples.variables_of(traverse_util.flatten_dict(tree, sep="/"), config)
         slots = slots_of(final, name)
         assert got.keys() == slots.keys()
         results |= {f"{k}:{name}": (relative_error(got[k], slots[k]), CHAIN) for k in slots}
@@ -204,7 +205,7 @@ def weight_errors(
 ) -> dict[str, tuple[float, float]]:
     if not saved:
         return {}
-    got = rules.variables_from_params(traverse_util.flatten_dict(params, sep="/"), config)
+    got = examples.variables_of(traverse_util.flatten_dict(params, sep="/"), config)
     assert got.keys() == saved.keys(), got.keys() ^ saved.keys()
     return {
         f"{prefix}{name}": (float(np.abs(np.asarray(got[name]) - saved[name]).max()), WEIGHTS)

@@ -151,24 +151,6 @@ def from_params(
     return matched
 
 
-def params_from_variables(
-    variables: Mapping[str, np.ndarray],
-    config: XLNetConfig,
-    shapes: Mapping[str, tuple[int, ...]],
-    head: Head | None = None,
-) -> Arrays:
-    """`to_params` from the original's variables, for exactly the parameters of `shapes`."""
-    return to_params(variables, config, "tensorflow", head=head, wanted=shapes).arrays
-
-
-def variables_from_params(
-    params: Mapping[str, np.ndarray], config: XLNetConfig, head: Head | None = None
-) -> Arrays:
-    """The original's variables of parameters (or gradients), which need not be all of a model."""
-    everything = Allowed(missing=("*",))
-    return from_params(params, config, "tensorflow", head=head, allowed=everything).arrays
-
-
 _M, _V = r"/(adam_m|Adam)$", r"/(adam_v|Adam_1)$"
 _COUNTERS = r"^(beta[12]_power|global_step)$"
 

@@ -48,10 +48,6 @@ class DataSet:
     synonyms: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unnamed_rows: bool = False
 
-    def has_labels(self, split: str) -> bool:
-        """Whether the published files say the labels of a split."""
-        return self.form == "folders" or self._columns(split).label is not None
-
     def _columns(self, split: str) -> Columns:
         return self.other_columns.get(split, self.columns)
 

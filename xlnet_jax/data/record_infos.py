@@ -8,7 +8,7 @@ settings that matter to training are in the file names.
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -147,8 +147,8 @@ def select(
 ) -> list[RecordInfo]:
     """The infos whose settings have all `wanted` values, of passes 0 … num_passes - 1 (None: all).
 
-    The original means to leave out later passes but never does; `merged` without selection is what
-    it gets. Raises ValueError with every difference if nothing fits.
+    The original means to leave out later passes but never does: it gets what None gives. Raises
+    ValueError with every difference if nothing fits.
     """
     misfits: dict[str, str] = {}
     chosen = []
@@ -168,15 +168,6 @@ def select(
     if not chosen:
         raise ValueError(f"all records are of later passes than the {num_passes} wanted")
     return chosen
-
-
-def merged(infos: Iterable[RecordInfo]) -> dict[str, Any]:
-    """`num_batch` and `filenames` of several infos together, in their order."""
-    infos = list(infos)
-    return {
-        "num_batch": sum(info.num_batch for info in infos),
-        "filenames": [name for info in infos for name in info.filenames],
-    }
 
 
 def cores_per_host(infos: Sequence[RecordInfo]) -> int:

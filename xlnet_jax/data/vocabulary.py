@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import sentencepiece
 from etils import epath
@@ -260,9 +259,3 @@ def _warnings(config: VocabularyConfig, counts: dict[str, int]) -> Iterator[str]
             f"warning: --normalization={config.normalization.form} replaces or drops "
             f"{changed:.1%} of the code points; nfc keeps them"
         )
-
-
-def settings_of(prefix: str | os.PathLike[str]) -> dict[str, Any]:
-    """What PREFIX.json says about a vocabulary trained here; empty if there is no such file."""
-    path = epath.Path(f"{os.fspath(prefix)}.json")
-    return dict(json.loads(path.read_text())) if path.exists() else {}

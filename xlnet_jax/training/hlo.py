@@ -92,12 +92,6 @@ class Operation:
         return sum(shape.bytes for shape in self.shapes)
 
     @property
-    def source(self) -> str:
-        """The path of the operation in the traced program."""
-        found = re.search(r'op_name="([^"]*)"', self.rest)
-        return found.group(1) if found else ""
-
-    @property
     def cycles(self) -> int:
         """Clock cycles that the TPU compiler expects; 0 where it says nothing."""
         found = re.search(r'"estimated_cycles":"(\d+)"', self.rest)

@@ -150,30 +150,13 @@ def best_thresholds(
     return found
 
 
-def average_precision(
-    scores: Scores, null_odds: Mapping[str, float], answerable: Mapping[str, bool]
-) -> float:
-    """Area under precision over recall in percent, answering in the order of the null odds."""
-    positives = sum(answerable.values())
-    reached = area = recall_before = 0.0
-    names = sorted(null_odds, key=null_odds.__getitem__)
-    for count, name in enumerate(names, 1):
-        if answerable[name]:
-            reached += scores[name]
-        if count == len(names) or null_odds[name] != null_odds[names[count]]:
-            recall = reached / positives
-            area += reached / count * (recall - recall_before)
-            recall_before = recall
-    return 100.0 * area
-
-
 def squad_report(
     questions: Sequence[Question],
     predictions: Mapping[str, str],
     null_odds: Mapping[str, float] | None = None,
     limit: float = math.inf,
 ) -> Scores:
-    """Everything the SQuAD 2.0 script reports, and what the original's training script adds.
+    """What the SQuAD 2.0 script reports without its plots, and what the original's training adds.
 
     predictions are the best texts whatever the null odds; limit is the threshold that `exact`
     and `f1` are counted at. Without null odds (SQuAD 1.1) only `summary`.
