@@ -87,6 +87,10 @@ def test_a_vocabulary_is_trained_from_a_tfds_data_set(config, tmp_path):
     [
         ({"tfds": "no_such_set"}, r"TFDS has no data set 'no_such_set' \(--tfds\)"),
         ({"tfds": "tiny_text:test"}, r"no split 'test': wanted one of train \(--tfds=NAME:SPLIT\)"),
+        (
+            {"tfds": "imdb_reviews"},
+            r"'imdb_reviews' is not prepared in .* point --tfds_data_dir at it",
+        ),
         ({"input": ("a",)}, r"either --input \(files\) or --tfds"),
     ],
 )

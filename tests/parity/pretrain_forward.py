@@ -15,7 +15,7 @@ from tests.convert import examples
 from tests.parity import model_cases as mc
 from tests.parity.case import Case, Result, relative_error, worst
 from xlnet_jax.model.heads import PermutationLanguageModel
-from xlnet_jax.tasks.pretraining import permutation_loss
+from xlnet_jax.tasks.losses import cross_entropy
 
 
 def cases(root: Path) -> Iterator[Case]:
@@ -38,7 +38,7 @@ def run_model(
 
     def loss_of(params: Any) -> tuple[jax.Array, Any]:
         logits, output = cast(Any, model.apply)(params, **inputs)
-        losses = permutation_loss(logits, targets)
+        losses = cross_entropy(logits, targets)
         return (losses * weights).sum() / weights.sum(), (losses, output)
 
     if want_gradients:

@@ -10,10 +10,17 @@ from xlnet_jax.data.readers import Columns, Label, TextExample
 _KEYS = "config.data.text_a, text_b, label"
 
 
-def open_builder(name: str, data_dir: str = "") -> Any:
+def open_builder(
+    name: str,
+    data_dir: str = "",
+    *,
+    name_key: str = "config.data.name",
+    dir_key: str = "config.data.tfds_data_dir",
+) -> Any:
     """The TFDS builder of `name`, whose data must be prepared; nothing is downloaded.
 
-    Raises ValueError for a name TFDS does not know, or data that are not there.
+    Raises ValueError, with the keys or flags given, for a name TFDS does not know, or data that are
+    not there.
     """
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -22,11 +29,11 @@ def open_builder(name: str, data_dir: str = "") -> Any:
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
-        raise ValueError(f"TFDS has no data set {name!r} (config.data.name)") from None
+        raise ValueError(f"TFDS has no data set {name!r} ({name_key})") from None
     if not builder.info.splits:
         raise ValueError(
             f"TFDS data set {name!r} is not prepared in {builder.data_path}: run "
-            f"`tfds build {name}` first, or point config.data.tfds_data_dir at it"
+            f"`tfds build {name}` first, or point {dir_key} at it"
         )
     return builder
 

@@ -3,18 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from xlnet_jax.data.readers_tfds import open_builder
 from xlnet_jax.data.text_blocks import BLOCK_BYTES, Block, Stretch, TextOptions, document_lines
 
 
 def _builder(name: str, data_dir: str) -> Any:
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    tf.config.set_visible_devices([], "GPU")
-    try:
-        return tfds.builder(name, data_dir=data_dir or None)
-    except tfds.core.DatasetNotFoundError:
-        raise ValueError(f"TFDS has no data set {name!r} (--tfds)") from None
+    return open_builder(name, data_dir, name_key="--tfds", dir_key="--tfds_data_dir")
 
 
 def parse_name(text: str) -> tuple[str, str]:
@@ -36,11 +30,6 @@ def find_examples(name: str, options: TextOptions) -> tuple[Stretch, float]:
     builder_name, split = parse_name(name)
     builder = _builder(builder_name, options.tfds_data_dir)
     splits = builder.info.splits
-    if not splits:
-        raise ValueError(
-            f"TFDS data set {builder_name!r} is not prepared in {builder.data_path}: run "
-            f"`tfds build {builder_name}` first, or point --tfds_data_dir at it"
-        )
     if split not in splits:
         raise ValueError(
             f"TFDS data set {builder_name!r} has no split {split!r}: wanted one of "

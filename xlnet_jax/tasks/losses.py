@@ -1,4 +1,4 @@
-"""Losses of fine-tuning, one number an example, float32 and pure.
+"""Losses, one number an example or a token, float32 and pure.
 
 Labels and positions must lie in range; what counts how much is the caller's (weights).
 """

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from xlnet_jax.data import pipeline
 from xlnet_jax.data.manifest import MODEL_NAME, Manifest, differences
@@ -27,7 +27,7 @@ from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model import visibility
 from xlnet_jax.model.config import XLNetConfig
 from xlnet_jax.model.heads import PermutationLanguageModel
-from xlnet_jax.tasks import sources
+from xlnet_jax.tasks import losses, sources
 from xlnet_jax.tasks.data_config import PretrainingDataConfig
 from xlnet_jax.tasks.flops import useful_flops
 from xlnet_jax.tasks.sources import Source
@@ -258,8 +258,8 @@ class PretrainingTask:
         )
         logits, output = outputs
         targets = jnp.take_along_axis(batch["tokens"], positions, axis=1)
-        losses = permutation_loss(logits, targets)
-        return LossSum(jnp.sum(losses * weights), jnp.sum(weights), output.memory)
+        nats = losses.cross_entropy(logits, targets)
+        return LossSum(jnp.sum(nats * weights), jnp.sum(weights), output.memory)
 
     def identity(self) -> dict[str, Any]:
         """What the data position refers to: a resumed run must have the same."""
@@ -279,15 +279,6 @@ def _batches(source: Source, start_step: int, rows: slice) -> Generator[dict[str
         start_step=start_step,
         steps_per_block=steps_per_block,
     )
-
-
-def permutation_loss(
-    logits: Float[Array, "B P V"], targets: Int[Array, "B P"]
-) -> Float[Array, "B P"]:
-    """Cross entropy of every predicted token, in nats, float32."""
-    logits = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
 
 
 def unigram_entropy(counts: Int[np.ndarray, "V"]) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 from xlnet_jax.model.config import REMAT_POLICIES
 from xlnet_jax.training import plan, topologies
 from xlnet_jax.training.plan import Memory, Plan
+from xlnet_jax.training.plan_inputs import plan_inputs
 
 CLOSE = 0.02  # share of the rows that is not worth another try
 
@@ -31,7 +32,7 @@ def largest_rows(
     every plan on the way.
     """
     config = {**config, "model": {**config["model"], "remat": remat}}
-    group = 2 if config["data"].get("bi_data") else 1
+    group = plan_inputs(config, **options).task.rows_per_group
     tried: dict[int, Plan] = {}
     for _ in range(6):
         memory = {rows: made.memory for rows, made in tried.items()}
