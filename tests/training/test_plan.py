@@ -146,14 +146,18 @@ def test_a_batch_that_cannot_be_cut(capsys):
     assert "train.batch_size must be a multiple of 2" in shown.err
 
 
-def stand_in(config, topology, *, rows, **options):
-    """A plan without compiling: 2 MB, of which a row takes the more the less is recomputed."""
-    rows = rows or config["train"]["batch_size"]
-    config = {**config, "train": {**config["train"], "batch_size": rows}}
+def stand_in(config, topology, *, rows=None, **options):
+    """A plan without compiling: 2 MB, of which a row takes the more the less is recomputed.
+
+    Accumulated gradients take as much as the parameters.
+    """
+    parts = config["train"]["accumulation_steps"]
+    rows = rows or config["train"]["batch_size"] // parts
+    config = {**config, "train": {**config["train"], "batch_size": rows * parts}}
     planned = plan_inputs(config, **options)
     policies = ("full", "dots", "attention", "none")
     each = 1e4 * (1 + policies.index(planned.settings.run.remat))
-    memory = Memory(1e6, rows * each, 0.0, 2e6)
+    memory = Memory(1e6, rows * each + (2e5 if parts > 1 else 0), 0.0, 2e6)
     work = plan.measure(LOOP, DEVICE, 4) if memory.fits else None
     return plan.Plan(planned, topology, DEVICE, dict.fromkeys(AXES, 1), memory, work, 0.0)
 
@@ -165,6 +169,21 @@ def test_not_enough_memory_names_what_fits(capsys, monkeypatch):
     (line,) = [line for line in shown.err.splitlines() if "error" in line]
     assert "256 rows a core with model.remat=none need 0.01 GiB" in line
     assert "24 rows fit with --config.model.remat=none (--config.train.batch_size=24)" in line
+    parts = "the batch of 256 fits so with --config.train.accumulation_steps=16, 16 rows a core"
+    assert parts in line
+
+
+def test_parts_of_a_batch_are_tried_until_one_fits_beside_the_sum_of_gradients(monkeypatch):
+    monkeypatch.setattr(plan, "make_plan", stand_in)
+    overrides = ["--config.train.batch_size=48"]
+    config = config_files.load(f"{CONFIGS / 'pretrain.py'}:tiny", overrides).to_dict()
+    options = {"vocab_size": 50, "length": None}
+    fitting = plan_search.fitting_plan(config, "cpu", **options)
+    tried = []
+    made = plan_search.in_more_parts(config, "cpu", fitting, tried.append, **options)
+    assert [each.rows for each in tried] == [24, 16]
+    assert made is tried[-1]
+    assert made.planned.settings.train.batch_size == 48
 
 
 def test_a_stricter_policy_is_named_where_no_row_fits_otherwise(monkeypatch):

@@ -87,6 +87,28 @@ def fitting_plan(
     return None
 
 
+def in_more_parts(
+    config: Mapping[str, Any], topology: str, fitting: Plan, tell: Tell = _nothing, **options: Any
+) -> Plan | None:
+    """The config's batch under the policy of `fitting`, in the fewest parts that fit.
+
+    None if it cannot be cut into parts of at most as many rows, or still does not fit so: several
+    parts need a sum of gradients beside them, for which one part alone has no use.
+    """
+    remat, most = fitting.planned.settings.run.remat, fitting.rows
+    train, group = config["train"], fitting.planned.task.rows_per_group
+    shards = train["batch_size"] // (fitting.mesh["data"] * fitting.mesh["fsdp"])
+    for parts in range(train["accumulation_steps"], shards // group + 1):
+        if shards % (parts * group) or shards // parts > most:
+            continue
+        changed = {**config, "model": {**config["model"], "remat": remat}}
+        changed["train"] = {**train, "accumulation_steps": parts}
+        tell(made := plan.make_plan(changed, topology, **options))
+        if made.memory.fits:
+            return made
+    return None
+
+
 def layouts(config: Mapping[str, Any], num_devices: int) -> Iterator[dict[str, int]]:
     """Meshes to compare: data parallel; fsdp over a host, over all; with a model axis of 2 or 4."""
     heads = config["model"].get("n_head", 4)

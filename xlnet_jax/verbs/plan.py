@@ -93,13 +93,18 @@ def _one(config: dict[str, Any], args: argparse.Namespace, options: dict[str, An
     if not made.memory.fits:
         _say("does not fit; looking for what does")
         fitting = plan_search.fitting_plan(config, args.topology, _tell, **options)
-        raise ValueError(_does_not_fit(made, fitting))
+        parted = None
+        if fitting:
+            batch = made.planned.settings.train.batch_size  # with --rows another than the config's
+            config = {**config, "train": {**config["train"], "batch_size": batch}}
+            parted = plan_search.in_more_parts(config, args.topology, fitting, _tell, **options)
+        raise ValueError(_does_not_fit(made, fitting, parted))
     report = made.report()
     print(json.dumps(report, indent=2) if args.json else "\n".join(table(report)))
     return 0
 
 
-def _does_not_fit(made: Any, fitting: Any) -> str:
+def _does_not_fit(made: Any, fitting: Any, parted: Any) -> str:
     detail = made.report()["detail"]
     text = (
         f"{detail['rows_per_core']} rows a core with model.remat={detail['remat']} need"
@@ -109,9 +114,16 @@ def _does_not_fit(made: Any, fitting: Any) -> str:
     if fitting is None:
         return f"{text}; nothing fits: set config.mesh.fsdp or config.mesh.model above 1"
     found = fitting.report()["detail"]
-    return (
-        f"{text}; {found['rows_per_core']} rows fit with --config.model.remat={found['remat']}"
+    text += (
+        f"; {found['rows_per_core']} rows fit with --config.model.remat={found['remat']}"
         f" (--config.train.batch_size={found['batch_size']})"
+    )
+    if parted is None:
+        return text
+    parts = parted.report()["detail"]["accumulation_steps"]
+    return (
+        f"{text}; the batch of {detail['batch_size']} fits so with"
+        f" --config.train.accumulation_steps={parts}, {parted.rows} rows a core at a time"
     )
 
 
