@@ -22,7 +22,14 @@ def wrong(**values) -> str:
     ],
 )
 def test_what_fits_is_accepted(values):
-    PretrainingDataConfig(**values).validate()
+    config = PretrainingDataConfig(**values)
+    config.validate()
+    first, second = config.goals
+    if config.num_predict is None:
+        assert (first, second) == (None, None)
+    else:
+        assert first + second == config.num_predict
+        assert first <= config.reuse_len
 
 
 @pytest.mark.parametrize("reuse_len", [508, 512, 600])

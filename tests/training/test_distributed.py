@@ -5,6 +5,7 @@ import http.server
 import signal
 import threading
 
+import jax
 import pytest
 
 from xlnet_jax.training import distributed
@@ -103,8 +104,10 @@ def test_other_processes_than_configured(place, there):
 
 
 def test_alone_nothing_happens():
+    threads = threading.active_count()
     with session(None, {"mesh": {"processes": 1}}):
-        pass
+        assert threading.active_count() == threads
+        assert jax.process_count() == 1
 
 
 def test_what_must_be_the_same_on_all_hosts():

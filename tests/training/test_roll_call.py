@@ -161,6 +161,8 @@ def test_strangers_are_sent_away(port, said):
         stranger.close()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda watch: watch.finish(), watches))
+    with pytest.raises(ConnectionRefusedError):  # they met without the stranger, and are done
+        socket.create_connection(("127.0.0.1", port))
 
 
 def connect(port):
