@@ -116,6 +116,18 @@ def test_an_unknown_slice_is_one_line_with_the_known_ones(capsys):
     assert "v3-{8, 32, 128" in shown.err
 
 
+def test_gpus_are_no_slice(capsys):
+    status, shown = run_cli(capsys, "--topology=gpu")
+    assert status == 2
+    assert "--topology=gpu: unknown slice, wanted one of" in shown.err
+
+
+def test_rows_are_not_given_where_they_are_looked_for(capsys):
+    status, shown = run_cli(capsys, "--topology=cpu", "--find-batch", "--rows=8")
+    assert status == 2
+    assert "--rows is 8, but --find-batch looks for that number: leave out --rows" in shown.err
+
+
 @pytest.mark.parametrize("flag", ["vocab_size", "length", "rows"])
 def test_numbers_below_1_are_refused(capsys, flag):
     status, shown = run_cli(capsys, "--topology=cpu", f"--{flag}=0")

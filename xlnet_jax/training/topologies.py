@@ -80,7 +80,8 @@ TOPOLOGIES: dict[str, str] = {
     )
     for size, shape in shapes.items()
 }
-LOCAL = ("cpu", "gpu")
+# No GPUs: their programs make products in calls that `hlo_costs` cannot look into.
+LOCAL = ("cpu",)
 
 
 def check_name(name: str) -> None:
@@ -92,7 +93,7 @@ def check_name(name: str) -> None:
             by_version.setdefault(version, []).append(size)
         listed = "; ".join(f"{version}-{{{', '.join(s)}}}" for version, s in by_version.items())
         raise ValueError(
-            f"--topology={name}: unknown slice, wanted one of {listed}; or cpu, gpu (this machine)."
+            f"--topology={name}: unknown slice, wanted one of {listed}; or cpu (this machine)."
             " Cloud names count cores for v2, v3, v4 and v5p, chips for v5e and v6e"
         )
 
@@ -145,9 +146,6 @@ def _measured(device: jax.Device) -> Device:
 
     from xlnet_jax.training import reporting
 
-    limit = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
-    if not limit:
-        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     copy = jax.jit(lambda x: x + 1.0)
     x = jax.device_put(jnp.zeros(1 << 24, jnp.float32), device)
     copy(x).block_until_ready()
@@ -158,6 +156,7 @@ def _measured(device: jax.Device) -> Device:
     bandwidth = 5 * 2 * x.nbytes / (time.perf_counter() - start)
     count = len(jax.devices(device.platform))
     flops = reporting.peak_flops("float32")[0] / jax.device_count()
-    if device.platform == "cpu":  # devices of one host share its memory
-        limit, bandwidth = limit / count, bandwidth / count
+    # Devices of one host share its memory.
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / count
+    bandwidth /= count
     return Device(device.device_kind, flops, bandwidth, limit, bandwidth, 0.0, 1)

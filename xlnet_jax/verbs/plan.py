@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology",
         required=True,
         metavar="NAME",
-        help="Cloud name of a slice (v3-8, v3-512, v4-32, v5e-16, ...); cpu, gpu: this machine",
+        help="Cloud name of a slice (v3-8, v3-512, v4-32, v5e-16, ...); cpu: this machine",
     )
     parser.add_argument(
         "--vocab_size",
@@ -69,8 +69,11 @@ def run(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} is {value}, wanted at least 1")
-    if args.topology != "gpu":
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if args.find_batch and args.rows is not None:
+        raise ValueError(
+            f"--rows is {args.rows}, but --find-batch looks for that number: leave out --rows"
+        )
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from xlnet_jax import config_files
 
     config = config_files.load(args.config, args.overrides).to_dict()
