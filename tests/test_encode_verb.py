@@ -84,6 +84,15 @@ WRONG = {
     "input": (("--input=nowhere.txt",), "--input=nowhere.txt: no such file"),
     "dtype": (("--dtype=half",), "model.dtype must be one of"),
     "too long": (("--length=5", "--long=error"), "text 1 has"),
+    "stride": (
+        ("--long=cut", "--stride=4"),
+        "--stride=4 is for --long=windows, got --long=cut: leave out",
+    ),
+    "memory": (
+        ("--mem_len=4",),
+        "--mem_len=4 is for --long=memory, got --long=windows: leave",
+    ),
+    "column": (("--column=body",), "--column=body is for .jsonl, .tsv and .csv, got --input="),
     "vocabulary": (("--spiece_model=nowhere.model",), "nowhere.model"),
 }
 

@@ -237,6 +237,14 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, original, monkeypatc
         ("tf jax", {"recorded": "x.npz"}, r"add --verify"),
         ("tf jax", {"head": "span_qa"}, r"has these heads: none; --head=span_qa does not say one"),
         ("tf tf", {"recorded": "x", "verify": True}, r"--recorded needs parameters of ours"),
+        ("tf jax", {"tolerance": 0.1}, r"--tolerance=0.1 is that of --verify: add --verify"),
+        ("tf tf", {"head": "span_qa"}, r"^--head: from tf to tf all variables are taken as they"),
+        ("tf tf", {"lower": False}, r"^--lower or --no-lower: from tf to tf"),
+        (
+            "tf tf",
+            {"allowed": rules.Allowed(("a",), ("b",))},
+            r"^--allow_missing, --allow_unused: from tf to tf",
+        ),
         ("tf tf", {"spiece_model": "nowhere"}, r"nowhere: no such file"),
     ],
 )

@@ -87,6 +87,13 @@ def test_the_config_from_elsewhere(tmp_path):
         load_pretrained(tmp_path / "model", xlnet_config="nowhere")
 
 
+@pytest.mark.parametrize("target", ["hf", "jax"])
+def test_only_tensorflow_checkpoints_take_a_config_from_elsewhere(tmp_path, target):
+    written(tmp_path / "model", target)
+    with pytest.raises(ValueError, match=r"^--xlnet_config=x.json is for TensorFlow checkpoints"):
+        load_pretrained(tmp_path / "model", xlnet_config="x.json")
+
+
 @pytest.mark.parametrize("target", ["tf", "hf", "jax"])
 def test_a_vocabulary_of_another_size(tmp_path, target):
     written(tmp_path, target, network=examples.config(n_token=100))

@@ -122,6 +122,10 @@ def test_every_key_of_a_config_is_read_somewhere():
         ({"optimizer__clip": None}, "optimizer.clip must be a number, got None"),
         ({"checkpoint__asynchronous": 1}, "checkpoint.asynchronous must be true or false, got 1"),
         ({"checkpoint__save_every": 0}, "checkpoint.save_every must be at least 1, got 0"),
+        (
+            {"checkpoint__best_metric": "f1", "train__eval_every": 0},
+            "checkpoint.best_metric is 'f1', but train.eval_every 0 never measures it",
+        ),
         ({"report__log_every": 0}, "report.log_every must be at least 1, got 0"),
         ({"report__profile_steps": 0}, "report.profile_steps must be at least 1, got 0"),
         ({"data__train": ""}, "data.train is empty; set --config.data.train=DIR"),

@@ -116,6 +116,20 @@ def _check(job: Conversion) -> None:
         raise ValueError("--recorded is what --verify compares with: add --verify")
     if job.recorded and job.source_format == job.target_format == "tf":
         raise ValueError("--recorded needs parameters of ours on one side: from or to jax or hf")
+    if job.tolerance != Conversion.tolerance and not job.verify:
+        raise ValueError(f"--tolerance={job.tolerance} is that of --verify: add --verify")
+    if job.source_format == job.target_format == "tf":
+        given = {
+            "--head": job.head,
+            "--lower or --no-lower": job.lower is not None,
+            "--allow_missing": job.allowed.missing,
+            "--allow_unused": job.allowed.unused,
+        }
+        if ignored := [flag for flag, value in given.items() if value]:
+            raise ValueError(
+                f"{', '.join(ignored)}: from tf to tf all variables are taken as they are; leave"
+                " that out, or give --to=jax"
+            )
     if job.average < 0:
         raise ValueError(f"--average must be 1 or more, got {job.average}")
     name = workdirs.split_step(job.source)[0]

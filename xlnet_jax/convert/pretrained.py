@@ -86,6 +86,11 @@ def load_pretrained(
     Raises FileNotFoundError if there is nothing such, ValueError if something does not fit.
     """
     kind = kind_of(path)
+    if kind != "tf" and xlnet_config is not None:
+        raise ValueError(
+            f"--xlnet_config={os.fspath(xlnet_config)} is for TensorFlow checkpoints, but"
+            f" {os.fspath(path)} says its own shape: leave out --xlnet_config"
+        )
     if kind == "tf":
         loaded = _load_tensorflow(path, xlnet_config, head, allowed)
     elif kind == "hf":

@@ -69,7 +69,9 @@ def _without_data(config: Mapping[str, Any], length: int | None) -> dict[str, An
     """The same with names in place of data that need not be there."""
     data = settings_lib.find_task(config["task"]).DataConfig.without_data(config["data"], length)
     train = {**config["train"], "eval_every": 0}
-    return {**config, "data": data, "train": train, "init_from": "", "init_optimizer": False}
+    checkpoint = {**config["checkpoint"], "best_metric": ""}
+    without = {"data": data, "train": train, "checkpoint": checkpoint}
+    return {**config, **without, "init_from": "", "init_optimizer": False}
 
 
 def _network(settings: Settings, vocab_size: int | None) -> XLNetConfig:

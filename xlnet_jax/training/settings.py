@@ -153,6 +153,12 @@ def parse(config: Mapping[str, Any]) -> Settings:
         report=_section(ReportConfig, "report", config),
         mesh=_section(MeshConfig, "mesh", config),
     )
+    if settings.checkpoint.best_metric and not settings.train.eval_every:
+        raise ValueError(
+            f"checkpoint.best_metric is {settings.checkpoint.best_metric!r}, but train.eval_every 0"
+            " never measures it: set --config.checkpoint.best_metric= (empty) or"
+            " --config.train.eval_every=-1"
+        )
     if settings.train.steps:
         make_schedule(settings.optimizer, settings.train.steps)  # raises if they do not fit
     return settings

@@ -109,6 +109,12 @@ def run(args: argparse.Namespace) -> int:
     from xlnet_jax.encoding import files
 
     files.form_of(args.output)  # before the model is read
+    for name, long in (("stride", "windows"), ("mem_len", "memory")):
+        if getattr(args, name) and args.long != long:
+            raise ValueError(
+                f"--{name}={getattr(args, name)} is for --long={long}, got --long={args.long}:"
+                f" leave out --{name}"
+            )
     host_memory.keep_memory_of_steps()
     with _open_texts(args) as texts:
         from tqdm import tqdm
@@ -160,9 +166,15 @@ def _open_texts(args: argparse.Namespace) -> Iterator[Iterator[str]]:
     from xlnet_jax.encoding.files import read_lines
 
     ending = os.path.splitext(args.input)[1].lower()
+    has_columns = ending in (".jsonl", ".json", ".tsv", ".csv")
+    if not has_columns and args.column != "text":
+        raise ValueError(
+            f"--column={args.column} is for .jsonl, .tsv and .csv, got --input={args.input}, whose"
+            " lines are the texts: leave out --column"
+        )
     if args.input == "-":
         yield read_lines(sys.stdin.buffer, "standard input")
-    elif ending in (".jsonl", ".json", ".tsv", ".csv"):
+    elif has_columns:
         yield _column(args.input, "jsonl" if "json" in ending else ending[1:], args.column)
     else:
         path = epath.Path(args.input)
