@@ -75,3 +75,12 @@ def test_the_best_threshold_is_the_best_of_all(shift):
 def test_nothing_to_score_is_an_error():
     with pytest.raises(ValueError, match="no question has both an answer in the file and a pred"):
         answers.squad_report(FILE.questions, {"other": "x"})
+
+
+def test_average_precision_of_a_perfect_order_is_that_of_all_points():
+    answerable = {"a": True, "b": True, "c": False}
+    odds = {"a": -1.0, "b": 0.0, "c": 1.0}
+    assert answers.average_precision({"a": 1, "b": 1, "c": 0}, odds, answerable) == 100
+    tied = dict.fromkeys(odds, 0.0)
+    found = answers.average_precision({"a": 1, "b": 1, "c": 0}, tied, answerable)
+    assert found == pytest.approx(100 * 2 / 3)
