@@ -17,7 +17,12 @@ from etils import epath
 from tests.training.toy import ToyTask
 from xlnet_jax.convert import orbax_folder
 from xlnet_jax.training import sharding
-from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer, abstract_state
+from xlnet_jax.training.checkpoint import (
+    CheckpointConfig,
+    Checkpointer,
+    DamagedCheckpointError,
+    abstract_state,
+)
 from xlnet_jax.training.state import make_state, state_shardings
 from xlnet_jax.training.step import make_train_step
 
@@ -292,7 +297,7 @@ def test_half_written_checkpoints_are_not_seen_and_cleared_away(toy, workdir):
     (folder / "6").rename(folder / "6.orbax-checkpoint-tmp-1234")
     restored = restore(workdir, toy)
     assert restored.step == 4
-    assert restored.skipped == ()
+    assert restored.skipped == ("checkpoint of step 6: its save did not come to an end",)
     save(workdir, toy, [8])
     assert steps_in(workdir) == [2, 4, 8]
 
@@ -407,3 +412,41 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(toy, tmp_path):
 def test_wrong_values_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         CheckpointConfig(**options)
+
+
+class LargeTask(ToyTask):
+    """With an array that is not stored beside its own description."""
+
+    def init_params(self, key):
+        return {**super().init_params(key), "large": jax.random.normal(key, (300, 300))}
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A work directory with steps 2, 4 and 6, the last of them cut short; and the state wanted."""
+    task, optimizer = LargeTask(4), optax.sgd(0.05)
+    state = make_state(task, optimizer, 0)
+    abstract = abstract_state(state, state_shardings(state, sharding.make_mesh()))
+    state = jax.device_put(state, sharding.replicated(sharding.make_mesh()))
+    checkpointer = Checkpointer(str(tmp_path), CheckpointConfig(save_every=1))
+    for step in (2, 4, 6):
+        checkpointer.save(state.replace(step=state.step + step), STORED)
+    checkpointer.close()
+    file = max(files_of(tmp_path, 6), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:1000])
+    return tmp_path, abstract
+
+
+def test_a_large_array_cut_short_is_damage(large, capfd):
+    """Orbax reads large arrays in another way, and hides what it meets there."""
+    workdir, abstract = large
+    checkpointer = Checkpointer(str(workdir), CheckpointConfig())
+    restored = checkpointer.restore(abstract)
+    assert restored.step == 4
+    (line,) = restored.skipped
+    assert line.startswith("checkpoint of step 6: ValueError: OUT_OF_RANGE: Error reading ")
+    with pytest.raises(DamagedCheckpointError, match=r"There are also those of 2, 4$"):
+        checkpointer.restore_params(abstract.params, step=6)
+    checkpointer.close()
+    gc.collect()
+    assert capfd.readouterr().err == ""

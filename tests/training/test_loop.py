@@ -270,8 +270,8 @@ def test_rows_beyond_the_checkpoint_are_taken_back(tmp_path):
 def test_a_bad_step_stops_the_run_and_leaves_the_checkpoint_before(tmp_path):
     task = ToyTask(4, poisoned_step=6)
     message = (
-        r"not finite at step 6; the last good checkpoint is step 4 in .*checkpoints\. Lower"
-        r" config\.optimizer\.learning_rate"
+        r"not finite at step 6; the last good checkpoint is step 4 in .*checkpoints\. Run again"
+        r" with a lower config\.optimizer\.learning_rate .*: it goes on from there"
     )
     with pytest.raises(FloatingPointError, match=message):
         run(tmp_path, task)
@@ -322,6 +322,7 @@ def test_lines_where_there_is_no_terminal(tmp_path, capsys):
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     assert lines[0].startswith("step 2 of 10: loss ")
-    assert len(lines) == 7
+    assert len(lines) == 8
+    assert lines[-1] == f"step 10 is saved in {tmp_path}/checkpoints"
     assert shown.err == ""
     assert "\r" not in shown.out

@@ -131,6 +131,28 @@ def test_evaluation_of_a_given_step(finished, capsys):
     assert result["heldout_loss"] == pytest.approx(float(row["heldout_loss"]), abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_checkpoint_is_named_and_the_others_are_used(finished, tmp_path, capfd):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    files = [path for path in (workdir / "checkpoints/40/params").rglob("*") if path.is_file()]
+    file = max(files, key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:1000])
+    for which, steps in (("all", [20]), ("latest", [20])):
+        assert cli.main(["evaluate", f"--workdir={workdir}", f"--checkpoint={which}"]) == 0
+        shown = capfd.readouterr()
+        assert [json.loads(line)["step"] for line in shown.out.splitlines()] == steps
+        assert shown.err.count("\n") == 1, shown.err
+        assert re.match(r"not used: .*checkpoint of step 40: ", shown.err)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a b c\n")
+    output = tmp_path / "vectors.npz"
+    command = ["encode", f"--model={workdir}", f"--input={texts}", f"--output={output}"]
+    assert cli.main([*command, "--pooling=mean"]) == 0
+    said = capfd.readouterr().err.splitlines()
+    assert re.match(r"not used: .*checkpoints/40", said[0])
+    assert said[1] == f"1 texts encoded into {output} with {workdir}@20"
+
+
 def test_a_finished_run_has_nothing_to_do(finished, shards, tmp_path, capsys):
     workdir = shutil.copytree(finished, tmp_path / "run")
     flags = tiny_run.flags(shards, workdir, train__steps=40)
@@ -143,6 +165,11 @@ def test_a_finished_run_has_nothing_to_do(finished, shards, tmp_path, capsys):
     ("verb", "flags", "message"),
     [
         ("evaluate", ["--checkpoint=30"], r"no checkpoint of step 30 in .*; there are \[20, 40\]"),
+        (
+            "evaluate",
+            ["--checkpoint=best"],
+            "keeps no best checkpoint; train with --config.checkpoint.best_metric=NAME and train.e",
+        ),
         ("evaluate", ["--config.data.heldout="], "data.heldout is empty; set --config.data.held"),
         (
             "evaluate",

@@ -121,39 +121,52 @@ def attempt(what: str, read: Callable[[], T]) -> tuple[T | None, str]:
 
     Raises OSError, also one line, for what need not mean damage: no answer, no permission.
     """
+    problem, no_answer = "", False
+    with _quiet_reads():
+        try:
+            return read(), ""
+        except Exception as error:  # noqa: BLE001, Orbax and TensorStore raise of many kinds
+            cause = _cause(error)
+            text = str(cause).strip().split("\n")[0]
+            problem = f"{type(cause).__name__}: {text[:300]}"
+            no_answer = not isinstance(cause, _DAMAGE) or text.startswith(_NO_ANSWER)
+        # Waits for the dropped reads, each of which complains to an event loop that is gone.
+        time.sleep(0.5)
+        gc.collect()
+    if no_answer:
+        raise OSError(
+            f"{what} cannot be read, and need not be damaged: {problem}. Fix the cause, then run"
+            " the same command again; or move it away to do without it"
+        )
+    return None, problem
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What Orbax hides in a plain Exception of its own, which begins with a whole specification."""
+    while type(error) is Exception and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@contextlib.contextmanager
+def _quiet_reads() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels = [logger.level for logger in loggers]
+    previous = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        dropped_read = "coroutine" in type(unraisable.object).__name__
+        if not dropped_read and "Event loop is closed" not in str(unraisable.exc_value):
+            previous(unraisable)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
+        sys.unraisablehook = hook
         try:
-            return read(), ""
-        except Exception as error:
-            problem = f"{type(error).__name__}: " + str(error).strip().split("\n")[0][:300]
-            _let_reads_end()
-            if not isinstance(error, _DAMAGE) or str(error).startswith(_NO_ANSWER):
-                raise OSError(
-                    f"{what} cannot be read, and need not be damaged: {problem}. Fix the cause,"
-                    " then run the same command again; or move it away to do without it"
-                ) from error
+            yield
         finally:
-            gc.collect()
+            sys.unraisablehook = previous
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-    return None, problem
-
-
-def _let_reads_end(seconds: float = 0.5) -> None:
-    """Waits for the dropped reads, each of which complains to an event loop that is gone."""
-    previous = sys.unraisablehook
-
-    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            previous(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        time.sleep(seconds)
-    finally:
-        sys.unraisablehook = previous

@@ -126,7 +126,7 @@ class XLNet:
             )
         self.config = pretrained.config
         self.tokenizer = pretrained.tokenizer
-        self.source = pretrained.source
+        self.source, self.notes = pretrained.source, pretrained.notes
         self._run = RunConfig(
             dropout=0.0, activation_dropout=0.0, attention_dropout=0.0, dtype=dtype
         )

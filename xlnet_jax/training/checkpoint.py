@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
 from xlnet_jax.convert import orbax_folder
@@ -76,11 +79,16 @@ class Restored:
     skipped: tuple[str, ...]
 
 
+class DamagedCheckpointError(ValueError):
+    """No checkpoint of those asked for can be used."""
+
+
 class Checkpointer:
     """The checkpoints of one work directory."""
 
     def __init__(self, workdir: str, config: CheckpointConfig, *, read_only: bool = False):
         self.directory = storage.absolute(workdir) / orbax_folder.CHECKPOINTS
+        self._unfinished = _unfinished(self.directory)  # before they are swept
         if read_only and not self.directory.is_dir():
             raise FileNotFoundError(f"no checkpoints in --workdir={workdir}; train first")
         options = ocp.CheckpointManagerOptions(
@@ -162,14 +170,20 @@ class Checkpointer:
         `abstract` gives shapes, types and shardings; types and shardings need not be those of the
         save. `check` raises ValueError if what was stored beside the state rules it out.
 
-        Raises ValueError if there are checkpoints and none can be used, with the reason for each;
+        Raises DamagedCheckpointError if there are checkpoints and none can be used, with reasons;
         OSError if one cannot be read now but need not be damaged: older ones are not taken then.
         """
         found = self._newest(self.steps()[::-1], _parts(abstract), check)
         if found is None:
             return None
         tree = found.tree
-        return dataclasses.replace(found, tree=TrainState(params=tree["params"], **tree["rest"]))
+        state = TrainState(params=tree["params"], **tree["rest"])
+        unfinished = [
+            f"checkpoint of step {step}: its save did not come to an end"
+            for step in self._unfinished
+            if step > found.step
+        ]
+        return dataclasses.replace(found, tree=state, skipped=(*unfinished, *found.skipped))
 
     def restore_params(
         self,
@@ -182,7 +196,7 @@ class Checkpointer:
 
         Raises:
             FileNotFoundError: there is no checkpoint (of that step).
-            ValueError: there are checkpoints, but none can be used.
+            DamagedCheckpointError: there are checkpoints, but none can be used.
             OSError: one cannot be read now, but need not be damaged.
         """
         candidates = self.steps()[::-1]
@@ -221,8 +235,13 @@ class Checkpointer:
                 self._damaged = [step for step in candidates if step > candidate]
                 return dataclasses.replace(found, skipped=tuple(skipped))
             skipped.append(found)
+        if others := sorted(set(self.steps()) - set(candidates)):
+            raise DamagedCheckpointError(
+                f"{self.directory}: {'; '.join(skipped)}. There are also those of"
+                f" {', '.join(map(str, others))}"
+            )
         if skipped:
-            raise ValueError(
+            raise DamagedCheckpointError(
                 f"no checkpoint in {self.directory} can be used: {'; '.join(skipped)}. Move the"
                 " folder away to start anew, or give another --workdir"
             )
@@ -299,12 +318,22 @@ class Checkpointer:
             yield
         except Exception as error:
             reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
+            if (full := os.strerror(errno.ENOSPC)) in str(error):
+                reason = full  # which stands behind long paths
             steps = self.steps()
-            newest = f"the newest complete one is of step {steps[-1]}" if steps else "there is none"
+            newest = (
+                f"the newest complete one is of step {steps[-1]}" if steps else "none is complete"
+            )
             raise OSError(
                 f"a checkpoint could not be saved in {self.directory}: {reason}; {newest}. Free"
                 " disk space or fix the cause, then run the same command again"
             ) from error
+
+
+def _unfinished(directory: epath.Path) -> list[int]:
+    """Steps of saves that were cut off, ascending."""
+    names = [path.name.split(".") for path in directory.iterdir()] if directory.is_dir() else []
+    return sorted(int(name[0]) for name in names if len(name) > 1 and name[0].isdecimal())
 
 
 def abstract_state(state: Any, shardings: Any) -> Any:

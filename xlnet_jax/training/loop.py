@@ -93,6 +93,8 @@ class Loop:
                         self._check_finite(state)
                         self.checkpointer.save(state, self.stored)
             self.checkpointer.wait()
+            if step > first and not self.stopped:
+                self.reporter.say(f"step {step:,} is saved in {self.checkpointer.directory}")
             if self.stopped:
                 self.reporter.say(f"SIGTERM: stopped at step {step:,}; all of it is saved")
         return state
@@ -135,8 +137,9 @@ class Loop:
             good = f"the last good checkpoint is step {saved[-1]}" if saved else "no checkpoint yet"
             raise FloatingPointError(
                 f"loss or gradient is not finite at step {bad_step}; {good} in"
-                f" {self.checkpointer.directory}. Lower config.optimizer.learning_rate or lengthen"
-                " config.optimizer.warmup_steps, then run the same command again"
+                f" {self.checkpointer.directory}. Run again with a lower"
+                " config.optimizer.learning_rate or more config.optimizer.warmup_steps:"
+                f" it {'goes on from there' if saved else 'starts anew'}"
             )
 
     @contextlib.contextmanager

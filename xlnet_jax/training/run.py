@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 
 from xlnet_jax.convert import model_files
@@ -18,7 +19,12 @@ from xlnet_jax.convert.pretrained import merge_params
 from xlnet_jax.tasks.task import Task, can_predict
 from xlnet_jax.training import agreement, continuation, reporting, setup, sharding, workdir
 from xlnet_jax.training.best import BestKeeper, best_folder
-from xlnet_jax.training.checkpoint import Checkpointer, Restored, abstract_state
+from xlnet_jax.training.checkpoint import (
+    Checkpointer,
+    DamagedCheckpointError,
+    Restored,
+    abstract_state,
+)
 from xlnet_jax.training.evaluation import Predictor, make_evaluator
 from xlnet_jax.training.loop import Loop
 from xlnet_jax.training.optimizer import make_schedule
@@ -118,7 +124,8 @@ def _with_pretrained(
     fresh = sharding.fetch(state.params)
     params, report = merge_params(fresh, foundation.weights.params)
     placed = sharding.place(params, shardings.params)
-    lines = [f"starting from {foundation.source}: {len(report.loaded)} parameters loaded"]
+    lines = [*foundation.weights.notes]
+    lines.append(f"starting from {foundation.source}: {len(report.loaded)} parameters loaded")
     if report.fresh:
         lines.append(f"not in the checkpoint, initialized at random: {', '.join(report.fresh)}")
     if report.unused:
@@ -193,18 +200,35 @@ def _checkpoints(
     shapes = jax.eval_shape(task.init_params, jax.random.key(settings.seed))
     places = sharding.params_shardings(shapes, mesh)
     place = best_folder(folder) if which == "best" else folder
+    if which == "best" and not epath.Path(place).is_dir():
+        raise FileNotFoundError(
+            f"--checkpoint=best: {folder} keeps no best checkpoint; train with"
+            " --config.checkpoint.best_metric=NAME and train.eval_every above 0, or give"
+            " --checkpoint=latest"
+        )
     with contextlib.closing(Checkpointer(place, settings.checkpoint, read_only=True)) as saved:
         steps: list[int | None] = [None]
         if which == "all":
             steps = [*saved.steps()] or [None]
         elif which not in ("latest", "best"):
             steps = [int(which)]
+        damaged: list[str] = []
         for step in steps:
-            yield saved.restore_params(
-                abstract_state(shapes, places),
-                step=step,
-                check=functools.partial(_check_network, {"config": _plain(config)}),
-            )
+            try:
+                restored = saved.restore_params(
+                    abstract_state(shapes, places),
+                    step=step,
+                    check=functools.partial(_check_network, {"config": _plain(config)}),
+                )
+            except DamagedCheckpointError as error:
+                damaged.append(str(error))
+                if len(damaged) == len(steps):  # none is left
+                    raise
+                _warn(f"not used: {error}")
+                continue
+            for line in restored.skipped:
+                _warn(f"not used: {line}")
+            yield restored
 
 
 def _warn(text: str) -> None:

@@ -145,17 +145,19 @@ def run(args: argparse.Namespace) -> int:
                 dropped += encoding.dropped
             if not count:
                 raise ValueError(f"--input={args.input} holds no text")
-    _report(args, count, empty, dropped)
+    for note in model.notes:
+        print(note, file=sys.stderr)
+    _report(args, count, empty, dropped, model.source)
     return 0
 
 
-def _report(args: argparse.Namespace, count: int, empty: int, dropped: int) -> None:
+def _report(args: argparse.Namespace, count: int, empty: int, dropped: int, source: str) -> None:
     if empty:
         print(f"{empty:,} of {count:,} texts are without a token", file=sys.stderr)
     if dropped:
         print(f"{dropped:,} tokens were cut off (--long=cut)", file=sys.stderr)
     if args.output != "-":
-        print(f"{count:,} texts encoded into {args.output}", file=sys.stderr)
+        print(f"{count:,} texts encoded into {args.output} with {source}", file=sys.stderr)
 
 
 @contextlib.contextmanager
