@@ -148,6 +148,32 @@ def test_tokens_and_batch_rows_stay_apart():
         small.assert_close(alone.hidden, both[row : row + 1])
 
 
+def test_memory_of_length_zero_is_no_memory():
+    inputs = small.two_stream_inputs()
+    del inputs["memory"]
+    run = RunConfig(**small.EXACT, bi_data=True)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params, memory):
+        return jnp.sin(
+            3 * XLNet(small.CONFIG, run).apply(params, **inputs, memory=memory).hidden
+        ).sum()
+
+    memory = jnp.zeros((small.CONFIG.n_layer, small.BATCH, 0, small.CONFIG.d_model))
+    got, wanted = loss(small.parameters(), memory), loss(small.parameters(), None)
+    small.assert_close(got, wanted)
+
+
+def test_an_odd_batch_of_two_directions_is_refused():
+    inputs = {name: array[:1] for name, array in small.two_stream_inputs().items()}
+    del inputs["memory"]
+    message = r"batch of 1 rows with bi_data \(config.data.bi_data\): the batch must be even"
+    with pytest.raises(ValueError, match=message):
+        small.apply(RunConfig(**small.EXACT, bi_data=True), small.parameters(), **inputs)
+    small.apply(EXACT, small.parameters(), **inputs)
+
+
 def test_every_layer_is_shown_if_asked_for():
     # The memory of a layer is its input; the last layer's output is the content stream's.
     run = RunConfig(**small.EXACT, mem_len=small.TOKENS)

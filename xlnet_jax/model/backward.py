@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,8 @@ def dense_transposed(
     """
 
     def merged(x: Array, kernel: Array) -> Array:
-        return jnp.tensordot(x.reshape(*x.shape[:2], -1), kernel.reshape(len(kernel), -1), (2, 1))
+        width = math.prod(kernel.shape[1:])  # not -1: there may be no rows (memory of length 0)
+        return jnp.tensordot(x.reshape(*x.shape[:2], width), kernel.reshape(-1, width), (2, 1))
 
     def plain(x: Array, kernel: Array) -> Array:
         return jnp.tensordot(x, kernel, ((*range(2, x.ndim),), (*range(1, kernel.ndim),)))

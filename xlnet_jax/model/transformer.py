@@ -176,8 +176,15 @@ class XLNet(nn.Module):
             memory: what an earlier call returned; always visible.
             train: dropout on; needs the "dropout" random stream.
             all_layers: also return the hidden states of every layer.
+
+        Raises ValueError for an odd batch with `bi_data`.
         """
         cfg, run = self.config, self.run
+        if run.bi_data and len(tokens) % 2:
+            raise ValueError(
+                f"a batch of {len(tokens)} rows with bi_data (config.data.bi_data): the batch must be"
+                " even, as rows of the two directions alternate"
+            )
         init = initializer(run)
         embedding = self.param("word_embedding", init, (cfg.n_token, cfg.d_model))
         num_tokens = tokens.shape[1]
