@@ -182,8 +182,8 @@ class XLNet(nn.Module):
         cfg, run = self.config, self.run
         if run.bi_data and len(tokens) % 2:
             raise ValueError(
-                f"a batch of {len(tokens)} rows with bi_data (config.data.bi_data): the batch must be"
-                " even, as rows of the two directions alternate"
+                f"a batch of {len(tokens)} rows with bi_data (config.data.bi_data): the batch must"
+                " be even, as rows of the two directions alternate"
             )
         init = initializer(run)
         embedding = self.param("word_embedding", init, (cfg.n_token, cfg.d_model))
