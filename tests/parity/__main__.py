@@ -1,18 +1,20 @@
 """`python -m tests.parity DIR`: every case of a goldens folder, one line each.
 
-Exits 1 if a case fails, errs, or if DIR holds none. Cases that cannot be run yet are listed.
+Exits 1 if a case fails or cannot be read, or if DIR holds none. What is of no known kind is listed
+as not run.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import sys
 from pathlib import Path
 
 import tests.quick_compiles  # noqa: F401
 from tests.parity import checkpoints
-from tests.parity.case import Case
+from tests.parity.case import Case, listed
 
 # Folder of the goldens -> module here that runs it; every other folder is listed as not run.
 PARTS = (
@@ -33,7 +35,8 @@ def all_cases(root: Path) -> list[Case]:
     found: list[Case] = []
     for part in PARTS:
         if (root / part).is_dir():
-            found += importlib.import_module(f"tests.parity.{part}").cases(root)
+            module = importlib.import_module(f"tests.parity.{part}")
+            found += listed(part, functools.partial(module.cases, root))
     found += checkpoints.cases(root)
     names = [f"{case.name}/" for case in found]
     folders = {path.parent.relative_to(root) for path in root.rglob("meta.json")}
@@ -70,9 +73,14 @@ def run(case: Case) -> tuple[str, str]:
     try:
         result = case.run()
     except Exception as error:  # one broken case must not hide the others
-        return "FAIL", f"{type(error).__name__}: {error}"
+        return "FAIL", _one_line(f"{type(error).__name__}: {error}")
     status = "ok" if result.passed else "FAIL"
-    return status, f"error {result.error:9.2e}  tolerance {result.tolerance:7.1e}  {result.note}"
+    numbers = f"error {result.error:9.2e}  tolerance {result.tolerance:7.1e}"
+    return status, f"{numbers}  {_one_line(result.note)}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.parity.case import Case, Result
+from tests.parity.case import Case, Result, listed
 from xlnet_jax.convert import rules, tensorflow
 from xlnet_jax.convert.conversion import Conversion, convert
 from xlnet_jax.convert.table import Head, heads_in
@@ -22,11 +22,15 @@ def cases(root: Path) -> Iterator[Case]:
     for index in sorted(root.rglob("*.ckpt.index")):
         path = index.with_suffix("")
         name = f"checkpoints/{path.relative_to(root)}"
-        heads = heads_in(tensorflow.variable_names(str(path)))
-        choices: list[Head | None] = [*heads] or [None]
-        for head in choices:
-            more = f"/{head}" if len(heads) > 1 else ""
-            yield Case(f"{name}{more}", functools.partial(there_and_back, path, head))
+        yield from listed(name, functools.partial(_cases_of, name, path))
+
+
+def _cases_of(name: str, path: Path) -> Iterator[Case]:
+    heads = heads_in(tensorflow.variable_names(str(path)))
+    choices: list[Head | None] = [*heads] or [None]
+    for head in choices:
+        more = f"/{head}" if len(heads) > 1 else ""
+        yield Case(f"{name}{more}", functools.partial(there_and_back, path, head))
 
 
 def there_and_back(path: Path, head: Head | None) -> Result:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tests.parity import race_features
-from tests.parity.case import Case, Result
-from tests.parity.feature_files import example_counts, parsed_records, tokenizer
+from tests.parity.case import Case, Result, listed, unreadable
+from tests.parity.feature_files import example_counts, made_of, parsed_records, tokenizer
 from xlnet_jax.data import readers_published
 from xlnet_jax.data.readers import TextExample
 from xlnet_jax.data.readers_rows import Oddities
@@ -28,6 +28,7 @@ _FOLDERS = {
     "mnli_matched": "MNLI", "mnli_mismatched": "MNLI", "sts-b": "STS-B", "imdb": "imdb",
     "yelp5": "yelp5", "xnli/zh": "XNLI", "chnsenticorp": "CSC", "csv": "csv",
 }  # fmt: skip
+_KNOWN_FILES = ("fork", "original", "race")
 _FEATURES = ("input_ids", "input_mask", "segment_ids")
 
 
@@ -36,21 +37,27 @@ def cases(root: Path) -> Iterator[Case]:
     folder = root / "classifier_features"
     meta = json.loads((folder / "meta.json").read_text("utf-8"))
     said: set[str] = set()
-    for path in sorted(folder.glob("*.json")):
+    files = {path for path in folder.glob("*.json") if path.stem != "meta"}
+    files |= {folder / f"{stem}.json" for stem in _KNOWN_FILES if stem in meta}
+    for path in sorted(files):
         name = f"classifier_features/{path.stem}"
-        if path.stem == "meta":
-            continue
-        contents = json.loads(path.read_text("utf-8"))
-        said |= {key for key in contents if key.endswith(".tf_record")}
-        if path.stem == "race":
-            yield from race_features.cases(root, contents, meta.get("race", {}))
-        elif path.stem in ("original", "fork"):
-            yield from _cases_of(root, name, contents, meta.get(path.stem, {}))
-        else:
-            yield Case(name, None, "unknown file")
+        yield from listed(name, partial(_file_cases, root, path, name, meta, said))
     for path in sorted(folder.glob("*.tf_record")):
         if path.name not in said:
             yield Case(f"classifier_features/{path.name}", None, "no parsed records beside it")
+
+
+def _file_cases(
+    root: Path, path: Path, name: str, meta: dict[str, Any], said: set[str]
+) -> Iterator[Case]:
+    """Of one of the files beside meta.json; record files that it speaks of are added to `said`."""
+    if path.stem not in _KNOWN_FILES:
+        yield Case(name, None, "unknown file")
+        return
+    contents = json.loads(path.read_text("utf-8"))
+    said |= {key for key in contents if key.endswith(".tf_record")}
+    cases_of = race_features.cases if path.stem == "race" else partial(_cases_of, name=name)
+    yield from cases_of(root, contents=contents, meta=meta.get(path.stem, {}))
 
 
 def _cases_of(
@@ -213,14 +220,14 @@ def _record_case(
 ) -> Case:
     """`said` in meta.json gives the vocabulary for one file; the others may have any of ours."""
     file = name.split("/")[-1]
-    found = re.fullmatch(r"([a-z]+)_([a-z]+?)(?:_(\d+)_passes)?\.tf_record", file)
-    if not found or (own := _NAMES.get(found[1], found[1])) not in _FOLDERS:
-        return Case(name, None, "its name does not say of what it was made")
+    made = made_of(file)
+    if made is None or (own := _NAMES.get(made[0], made[0])) not in _FOLDERS:
+        return unreadable(name, "its name does not say of what it was made")
     words = sorted({(e["model"], e["uncased"]) for e in entries if not e.get("padding_example")})
     settings = re.search(r"(\w+) model, (cased|uncased)", said)
-    if settings and found[1] in said.split():
+    if settings and made[0] in said.split():
         words = [(settings[1], settings[2] == "uncased")]
-    compare = partial(_records, root, file, records, own, found[2], int(found[3] or 1))
+    compare = partial(_records, root, file, records, own, *made[1:])
     return Case(name, lambda: min(map(compare, words), key=lambda result: result.error))
 
 
@@ -229,7 +236,7 @@ def _records(
     words: tuple[str, bool],
 ) -> Result:  # fmt: skip
     """The file itself, and the features that our reader makes of the same data."""
-    on_disk = parsed_records(root / "classifier_features" / file)
+    on_disk = example_counts(parsed_records(root / "classifier_features" / file), wanted)
     length = len(wanted[0]["input_ids"])
     split = make_split(
         iter(_read(root, own, part)),
@@ -250,7 +257,9 @@ def _records(
     real = [record for record in wanted if record["is_real_example"][0]]
     fillers = len(wanted) - len(real)
     result = example_counts(
-        got + on_disk,
-        [{key: record[key] for key in (*_FEATURES, "label_ids")} for record in real] + wanted,
+        got,
+        [{key: record[key] for key in (*_FEATURES, "label_ids")} for record in real],
+        any_order=readers_published.find(own).form == "folders",  # whose files have no order
     )
-    return Result(result.error, 0, f"{result.note}; {fillers} rows that fill up")
+    note = f"{result.note}; {fillers} rows that fill up"
+    return Result(result.error + on_disk.error, 0, note)

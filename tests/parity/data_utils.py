@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tests.parity import data_utils_runs as runs
-from tests.parity.case import Case, Result
+from tests.parity.case import Case, Result, listed, unlisted
 from tests.tasks import reference_sampling as slow
 from xlnet_jax.data import factorization, original_records, record_infos
 from xlnet_jax.data.tokenizer import Tokenizer
@@ -30,17 +30,22 @@ def cases(root: Path) -> Iterator[Case]:
     folder = root / "data_utils"
     meta = json.loads((folder / "meta.json").read_text("utf-8"))
     if (folder / "helpers.json").exists():
-        yield from _helper_cases(folder)
-    for name in meta.get("local_perm", {}).get("cases", {}):
+        yield from listed("data_utils/helpers", partial(_helper_cases, folder))
+    given, perms = meta.get("runs", {}), meta.get("local_perm", {}).get("cases", {})
+    for name in perms:
         yield Case(f"data_utils/local_perm/{name}", partial(_local_perm, folder, name))
-    for name, case in meta.get("parsed_examples", {}).get("cases", {}).items():
-        run = partial(_parsed_examples, folder, meta["runs"][case["run"]], name, case)
+    yield from unlisted("data_utils/local_perm", folder / "local_perm.npz", perms)
+    parsed = meta.get("parsed_examples", {}).get("cases", {})
+    for name, case in parsed.items():
+        run = partial(_parsed_examples, folder, given, name, case)
         yield Case(f"data_utils/parsed_examples/{name}", run)
+    yield from unlisted("data_utils/parsed_examples", folder / "parsed_examples.npz", parsed)
     for number, entry in enumerate(meta.get("record_info_merging", [])):
         name = f"data_utils/record_info_merging/{number}"
-        yield Case(name, partial(_merging, folder, meta["runs"], entry))
-    for name, entry in meta.get("runs", {}).items():
-        yield from runs.cases(folder, name, entry)
+        yield Case(name, partial(_merging, folder, given, entry))
+    for name, entry in given.items():
+        title = f"data_utils/runs/{name}"
+        yield from listed(title, partial(runs.cases, folder, title, entry))
 
 
 def differing(got: Any, wanted: Any) -> int:
@@ -179,9 +184,11 @@ def _shifted(ids: np.ndarray, next_ids: np.ndarray) -> np.ndarray:
     return np.concatenate([ids[..., :1], next_ids[..., :-1]], axis=-1)
 
 
-def _parsed_examples(folder: Path, run: dict[str, Any], name: str, case: dict[str, Any]) -> Result:
+def _parsed_examples(
+    folder: Path, all_runs: dict[str, Any], name: str, case: dict[str, Any]
+) -> Result:
     wanted = _group(folder / "parsed_examples.npz", name)
-    read, reuse_len = _first_records(folder, run, case, wanted["input_k"])
+    read, reuse_len = _first_records(folder, all_runs[case["run"]], wanted["input_k"])
     tokens, masked = read["input"], read["is_masked"] > 0
     functional = np.isin(tokens, (slow.SEP, slow.CLS))
     targets = masked & ~functional
@@ -215,9 +222,7 @@ def _parsed_examples(folder: Path, run: dict[str, Any], name: str, case: dict[st
     return compared(pairs | {f"{key} (unknown array)": (0, 1) for key in unknown})
 
 
-def _first_records(
-    folder: Path, run: dict[str, Any], case: dict[str, Any], tokens: np.ndarray
-) -> tuple[Arrays, int]:
+def _first_records(folder: Path, run: dict[str, Any], tokens: np.ndarray) -> tuple[Arrays, int]:
     """The first records of a run's file (which of several comes first was left to chance)."""
     flags = runs.flags_of(run["commands"][0])
     read: Arrays = {}
@@ -234,8 +239,7 @@ def _first_records(
 def _merging(folder: Path, all_runs: dict[str, Any], entry: dict[str, Any]) -> Result:
     """The original never leaves out a pass: all of its files are in the list."""
     folders = [folder / part for part in entry["tfrecord_dir"].split(",")]
-    run = all_runs[Path(entry["tfrecord_dir"].split(",")[0]).parent.name]
-    flags = runs.flags_of(run["commands"][0])
+    flags = _flags_of_writer(all_runs, Path(entry["tfrecord_dir"].split(",")[0]).parent)
     settings = dataclasses.asdict(runs.record_settings(flags))
     infos = record_infos.select(record_infos.find_infos(folders, flags["split"]), settings)
     batches = sum(info.num_batch for info in infos)
@@ -247,6 +251,15 @@ def _merging(folder: Path, all_runs: dict[str, Any], entry: dict[str, Any]) -> R
             "filenames": (names, wanted["filenames"]),
         }
     )
+
+
+def _flags_of_writer(all_runs: dict[str, Any], place: Path) -> dict[str, Any]:
+    """Of the first command that wrote to a folder."""
+    for command in (command for run in all_runs.values() for command in run["commands"]):
+        flags = runs.flags_of(command)
+        if Path(flags["save_dir"]) == place:
+            return flags
+    raise ValueError(f"no run of meta.json has --save_dir={place}")
 
 
 def _group(path: Path, name: str) -> Arrays:

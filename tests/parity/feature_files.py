@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def parsed_records(path: Path) -> list[dict[str, list[Any]]]:
             }
         )
     return records
+
+
+def made_of(file: str) -> tuple[str, str, int] | None:
+    """Data set, part and number of passes that the name of a record file says."""
+    found = re.fullmatch(r"([\w-]+?)_([a-z]+)(?:_(\d+)_passes)?\.tf_record", file)
+    return (found[1], found[2], int(found[3] or 1)) if found else None
 
 
 def example_counts(got: list[Any], wanted: list[Any], *, any_order: bool = False) -> Result:

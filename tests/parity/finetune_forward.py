@@ -17,12 +17,12 @@ from xlnet_jax.model.transformer import XLNet
 
 
 def cases(root: Path) -> Iterator[Case]:
-    for folder, meta in mc.model_folders(root / "finetune_forward"):
-        for name, case in meta["cases"].items():
-            full_name = f"{folder.relative_to(root)}/{name}"
-            has_head = case["options"]["entry"] in finetune_heads.ENTRIES
-            run = finetune_heads.run_case if has_head else run_case
-            yield Case(full_name, functools.partial(run, folder, name, case["options"]))
+    return mc.named_cases(root, "finetune_forward", run_any)
+
+
+def run_any(folder: Path, name: str, options: dict[str, Any]) -> Result:
+    has_head = options["entry"] in finetune_heads.ENTRIES
+    return (finetune_heads.run_case if has_head else run_case)(folder, name, options)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -21,12 +21,24 @@ from xlnet_jax.tasks import losses
 ENTRIES = ("get_classification_loss", "get_regression_loss")
 
 
+def classes_of(options: Mapping[str, Any]) -> int | None:
+    """How many classes; None for regression."""
+    return None if options.get("is_regression") else options.get("n_class")
+
+
+def head_of(options: Mapping[str, Any]) -> Head:
+    """The scope that is said, or that the original gives to the task."""
+    kind = "regression" if classes_of(options) is None else "classification"
+    scope = options.get("head_scope") or f"{kind}_{options['task_name'].lower()}"
+    return Head(*scope.split("_", 1))
+
+
 def make_model(config: XLNetConfig, options: Mapping[str, Any]) -> SequenceClassifier:
     """The original pools over padding too."""
     return SequenceClassifier(
         config,
         mc.run_config(options),
-        options["n_class"] or 1,
+        classes_of(options) or 1,
         options["summary_type"],
         options["use_summ_proj"],
         count_padding=True,
@@ -90,15 +102,18 @@ def run_case(folder: Path, name: str, options: dict[str, Any]) -> Result:
     known = {"input_ids", "segment_ids", "input_mask", "label_ids"}
     assert features.keys() == known, f"{name}: inputs {sorted(features)}, known {sorted(known)}"
     model, inputs = make_model(config, options), model_inputs(features)
-    head = Head(*options["head_scope"].split("_", 1))
+    head = head_of(options)
     params = head_cases.load(folder, model, head, **inputs)
     with_gradients = any(key.startswith("grad") for key in wanted)
     got, gradients = run_model(
-        model, options["n_class"], with_gradients, params, inputs, features["label_ids"]
+        model, classes_of(options), with_gradients, params, inputs, features["label_ids"]
     )
     errors = {}
     if with_gradients:
-        errors = head_cases.gradient_errors(gradients, config, head, wanted)
+        grads = head_cases.variables_from(gradients, config, head)
+        errors = mc.gradient_errors(grads, wanted)
+        if options.get("use_tpu"):  # looked up by a product, whose gradient is dense
+            got["grad_norm_as_original"] = mc.norm(grads)
     plain = [key for key in wanted if key not in errors]
     absent = set(plain) - got.keys()
     assert not absent, f"{name}: nothing to compare with {absent}"

@@ -1,4 +1,4 @@
-"""Chains of classification steps through our own train step, with the original's layer decay."""
+"""Chains of fine-tuning steps through our own train step, with the original's layer decay."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from tests.parity import finetune_heads, head_cases
+from tests.parity import model_cases as mc
 from tests.parity.case import Result, relative_error, worst
 from tests.parity.pretrain_train import (
     CHAIN,
@@ -47,13 +48,13 @@ def clip_by_given_norm(limit: float) -> optax.GradientTransformation:
 
 
 class GoldenTask:
-    """The classification loss on the original's features."""
+    """The classification or regression loss on the original's features."""
 
     rows_per_group = 1
 
-    def __init__(self, model: Any, n_class: int):
+    def __init__(self, model: Any, n_class: int | None):
         self.model = model
-        self.n_class = n_class
+        self.n_class = n_class  # None for regression
 
     def mean_loss(self, model: Any, params: Any, batch: Any) -> jax.Array:
         inputs = {key: value for key, value in batch.items() if key != "labels"}
@@ -80,10 +81,10 @@ def run_chain(folder: Path, meta: dict[str, Any]) -> Result:
     wanted = dict(np.load(folder / "outputs.npz"))
     batches = [batch_of(features, index) for index in range(meta["steps"])]
     model = finetune_heads.make_model(config, options)
-    head = Head("classification", options["task_name"].lower())
+    head = finetune_heads.head_of(options)
     inputs = {key: value for key, value in batches[0].items() if key != "labels"}
     params = head_cases.load(folder, model, head, **inputs)
-    task: Any = GoldenTask(model, options["n_class"])
+    task: Any = GoldenTask(model, finetune_heads.classes_of(options))
     # With a gather the original's norm is not that of the gradient; it is computed beside.
     by_rows = not options["use_tpu"]
     optimizer = optimizer_of(options, params, by_rows)
@@ -113,7 +114,7 @@ def run_chain(folder: Path, meta: dict[str, Any]) -> Result:
         "grad_norm": (relative_error(norms, wanted["grad_norm"]), CHAIN),
         "learning_rate": (relative_error(rates, wanted["learning_rate"]), RATE),
     }
-    final = head_cases.variables_in(str(folder / "final_model.ckpt"))
+    final = head_cases.variables_in(str(mc.checkpoint(folder, "final_checkpoint")))
     opt_state = state.opt_state[1] if by_rows else state.opt_state
     results |= final_errors(final, state.params, adam_state(opt_state), config, head)
     return worst(results, f"{meta['steps']} steps")

@@ -16,20 +16,12 @@ from flax import traverse_util
 
 from tests.convert import examples
 from tests.parity import model_cases as mc
-from tests.parity.case import relative_error
 from xlnet_jax.convert import rules, tensorflow
 from xlnet_jax.convert.table import Head
 from xlnet_jax.model.config import XLNetConfig
 
 # What a checkpoint may hold beside the head of a case.
 _OTHER_HEADS = ("model/sequnece_summary/*", "model/classification_*", "model/regression_*")
-# They shift all logits of a softmax alike: zero in exact arithmetic, so measured by the others.
-_WITHOUT_EFFECT = (
-    "start_logits/dense/bias",
-    "end_logits/dense_1/bias",
-    "end_logits/LayerNorm/beta",
-    "logits/dense/bias",
-)
 
 
 @functools.lru_cache
@@ -43,7 +35,7 @@ def load(folder: Path, model: Any, head: Head | None, **inputs: Any) -> dict[str
     wanted = {
         path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items()
     }
-    variables = variables_in(str(folder / "xlnet_model.ckpt"))
+    variables = variables_in(str(mc.checkpoint(folder)))
     weights = {k: v for k, v in variables.items() if not rules.is_optimizer_slot(k)}
     allowed = rules.Allowed(unused=_OTHER_HEADS)
     flat = rules.to_params(
@@ -61,24 +53,8 @@ def variables_from(params: Any, config: XLNetConfig, head: Head | None) -> dict[
 def gradient_errors(
     gradients: Any, config: XLNetConfig, head: Head | None, wanted: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
-    """Of every "grad:..." in `wanted`, and of the norms that can be compared."""
-    got = variables_from(gradients, config, head)
-    wanted_gradients = {
-        key.removeprefix("grad:"): value for key, value in wanted.items() if key.startswith("grad:")
-    }
-    absent = wanted_gradients.keys() - got.keys()
-    assert not absent, f"nothing to compare with {absent}"
-    largest = max(np.abs(value).max() for value in wanted_gradients.values())
-    errors = {}
-    for name, value in wanted_gradients.items():
-        error = relative_error(got[name], value)
-        if name in _WITHOUT_EFFECT:
-            error = float(np.abs(got[name] - value).max() / largest)
-        errors[f"grad:{name}"] = error, mc.TOLERANCE
-    if "grad_norm_dense" in wanted:
-        norm = np.sqrt(sum(np.square(np.float64(g)).sum() for g in got.values()))
-        errors["grad_norm_dense"] = relative_error(norm, wanted["grad_norm_dense"]), mc.TOLERANCE
-    return errors
+    """Of every "grad:..." in `wanted`, and of the true norm if it is there."""
+    return mc.gradient_errors(variables_from(gradients, config, head), wanted)
 
 
 def norm_of_rows(loss: Any, params: Any, tokens: Any) -> jax.Array:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,72 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from tests.parity.case import Case
+from tests.parity.case import Case, listed, relative_error, unlisted
 from xlnet_jax.convert import rules, tensorflow
 from xlnet_jax.model.config import RunConfig, XLNetConfig
 from xlnet_jax.model.heads import PermutationLanguageModel
 from xlnet_jax.model.transformer import XLNet
 
 TOLERANCE = 1e-5
+# A gradient whose largest value is less than this of the case's largest is rounding noise. In the
+# goldens such gradients are below 2e-7 and all others above 6e-3.
+_NOISE = 1e-6
+# Either makes a folder one of cases.
+_FILES = ("meta.json", "xlnet_config.json")
+# How meta.json names checkpoints, and what they are called where it doesn't.
+_CHECKPOINTS = {
+    "checkpoint": "xlnet_model.ckpt",
+    "mid_checkpoint": "mid_model.ckpt",
+    "final_checkpoint": "final_model.ckpt",
+}
 
 
-def model_folders(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every folder below `root` that holds a model, with its meta.json."""
-    for config in sorted(root.rglob("xlnet_config.json")):
-        yield config.parent, json.loads((config.parent / "meta.json").read_text())
+def folder_cases(
+    root: Path, part: str, cases_of: Callable[[Path, dict[str, Any]], Iterable[Case]]
+) -> Iterator[Case]:
+    """The cases of every folder of a part, from its meta.json.
+
+    A folder that cannot be read is a case that fails.
+    """
+    paths = (path for name in _FILES for path in (root / part).rglob(name))
+    for folder in sorted({path.parent for path in paths}):
+
+        def of_folder(folder: Path = folder) -> Iterable[Case]:
+            return cases_of(folder, meta_of(folder))
+
+        yield from listed(str(folder.relative_to(root)), of_folder)
+
+
+def named_cases(
+    root: Path, part: str, run_of: Callable[[Path, str, dict[str, Any]], Any]
+) -> Iterator[Case]:
+    """Those that meta.json lists under "cases"; `run_of` takes folder, name and options."""
+
+    def cases_of(folder: Path, meta: dict[str, Any]) -> Iterator[Case]:
+        title, cases = folder.relative_to(root), meta.get("cases", {})
+        for name, case in cases.items():
+            run = functools.partial(run_of, folder, name, case.get("options", {}))
+            yield Case(f"{title}/{name}", run)
+        yield from unlisted(str(title), folder / "outputs.npz", cases)
+
+    return folder_cases(root, part, cases_of)
+
+
+def meta_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "meta.json").read_text("utf-8"))
+
+
+def checkpoint(folder: Path, which: str = "checkpoint") -> Path:
+    """The file that meta.json names, with or without words about it."""
+    said = re.match(r"[^\s:(]+", meta_of(folder).get(which, ""))
+    return folder / (said[0] if said else _CHECKPOINTS[which])
 
 
 @functools.lru_cache
-def load_model(folder: Path, name: str = "xlnet_model.ckpt") -> tuple[XLNetConfig, dict[str, Any]]:
+def load_model(folder: Path) -> tuple[XLNetConfig, dict[str, Any]]:
     """The network's shape and parameters; variables of heads and optimizer are left aside."""
     config = XLNetConfig.from_json((folder / "xlnet_config.json").read_text())
-    variables = tensorflow.read_checkpoint(str(folder / name))
+    variables = tensorflow.read_checkpoint(str(checkpoint(folder)))
     params = params_from(variables, config, language_model="model/lm_loss/bias" in variables)
     return config, params
 
@@ -138,5 +185,30 @@ def pretraining_inputs(features: Mapping[str, np.ndarray], layout: Layout) -> di
     }
 
 
-def pending(folder: Path, root: Path, reason: str) -> Case:
-    return Case(str(folder.relative_to(root)), None, reason)
+def gradient_errors(
+    got: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """Of every "grad:..." in `wanted`, and of the true norm if it is there.
+
+    Gradients that are zero in exact arithmetic (of what shifts all logits alike, say) hold noise:
+    these are measured by the largest of the case, as the goldens' README says of those it names.
+    """
+    gradients = {
+        key.removeprefix("grad:"): value for key, value in wanted.items() if key.startswith("grad:")
+    }
+    absent = gradients.keys() - got.keys()
+    assert not absent, f"nothing to compare with {absent}"
+    sizes = {name: float(np.abs(value).max(initial=0)) for name, value in gradients.items()}
+    largest = max(sizes.values(), default=0.0)
+    errors = {}
+    for name, value in gradients.items():
+        scale = largest if sizes[name] <= _NOISE * largest else 0.0
+        errors[f"grad:{name}"] = relative_error(got[name], value, scale), TOLERANCE
+    if "grad_norm_dense" in wanted:
+        errors["grad_norm_dense"] = relative_error(norm(got), wanted["grad_norm_dense"]), TOLERANCE
+    return errors
+
+
+def norm(gradients: Mapping[str, np.ndarray]) -> float:
+    """Of all of them together."""
+    return float(np.sqrt(sum(np.square(np.float64(g)).sum() for g in gradients.values())))

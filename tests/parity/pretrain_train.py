@@ -16,7 +16,7 @@ from flax import traverse_util
 
 from tests.convert import examples
 from tests.parity import model_cases as mc
-from tests.parity.case import Case, Result, relative_error, worst
+from tests.parity.case import Case, Result, relative_error, unlisted, worst
 from xlnet_jax.convert import rules, tensorflow
 from xlnet_jax.model.heads import PermutationLanguageModel
 from xlnet_jax.tasks.losses import cross_entropy
@@ -31,21 +31,24 @@ WEIGHTS = 2e-4  # absolute, see the goldens' README
 
 
 def cases(root: Path) -> Iterator[Case]:
-    schedules = root / "pretrain_train" / "lr_schedules" / "meta.json"
-    if schedules.exists():
-        for name, options in json.loads(schedules.read_text())["cases"].items():
-            run = functools.partial(run_schedule, schedules.parent, name, options)
-            yield Case(f"{schedules.parent.relative_to(root)}/{name}", run)
-    for folder, meta in mc.model_folders(root / "pretrain_train"):
-        name = str(folder.relative_to(root))
-        if "input_k" not in meta["inputs"]:
-            # It takes parts of this module.
-            from tests.parity import finetune_train
+    return mc.folder_cases(root, "pretrain_train", functools.partial(_cases_of, root))
 
-            yield Case(name, functools.partial(finetune_train.run_chain, folder, meta))
-            continue
+
+def _cases_of(root: Path, folder: Path, meta: dict[str, Any]) -> Iterator[Case]:
+    name, schedules = str(folder.relative_to(root)), meta.get("cases", {})
+    for title, options in schedules.items():
+        yield Case(f"{name}/{title}", functools.partial(run_schedule, folder, title, options))
+    if schedules:
+        yield from unlisted(name, folder / "outputs.npz", schedules)
+    elif "input_ids" in meta.get("inputs", {}):
+        # It takes parts of this module.
+        from tests.parity import finetune_train
+
+        yield Case(name, functools.partial(finetune_train.run_chain, folder, meta))
+    elif "steps" in meta:
         yield Case(name, functools.partial(run_chain, folder, meta))
-        if (folder / "mid_model.ckpt.index").exists():
+        mid = mc.checkpoint(folder, "mid_checkpoint")
+        if Path(f"{mid}.index").exists():
             yield Case(f"{name}/resumed", functools.partial(run_chain, folder, meta, resume=True))
 
 
@@ -108,7 +111,9 @@ def run_chain(folder: Path, meta: dict[str, Any], resume: bool = False) -> Resul
     optimizer = make_optimizer(optimizer_config(options), options["train_steps"], params["params"])
     state = initial_state(config, params["params"], optimizer, layout, options)
     if resume:
-        state = restored_state(folder / "mid_model.ckpt", config, state, layout, wanted["mid_mems"])
+        memory = None if state.memory is None else wanted["mid_mems"]
+        path = mc.checkpoint(folder, "mid_checkpoint")
+        state = restored_state(path, config, state, layout, memory)
     run_step = train_step_of(folder)
     results: dict[str, tuple[float, float]] = {}
     losses, norms, first = [], [], int(state.step)
@@ -128,11 +133,10 @@ def run_chain(folder: Path, meta: dict[str, Any], resume: bool = False) -> Resul
     results["loss"] = relative_error(losses, wanted["loss"][first:]), CHAIN
     results["grad_norm"] = relative_error(norms, wanted["grad_norm"][first:]), CHAIN
     results["learning_rate"] = relative_error(rates, wanted["learning_rate"][first:]), RATE
-    results["memory"] = (
-        relative_error(layout.memory_out(state.memory), wanted["final_mems"]),
-        CHAIN,
-    )
-    final = tensorflow.read_checkpoint(str(folder / "final_model.ckpt"))
+    if "final_mems" in wanted:
+        memory = layout.memory_out(state.memory)
+        results["memory"] = relative_error(memory, wanted["final_mems"]), CHAIN
+    final = tensorflow.read_checkpoint(str(mc.checkpoint(folder, "final_checkpoint")))
     weights = {k: v for k, v in final.items() if not rules.is_optimizer_slot(k)}
     results |= weight_errors(state.params, weights, config, "final:")
     adam = adam_state(state.opt_state)
@@ -147,19 +151,19 @@ def run_chain(folder: Path, meta: dict[str, Any], resume: bool = False) -> Resul
 def initial_state(
     config: Any, params: Any, optimizer: Any, layout: mc.Layout, options: Mapping[str, Any]
 ) -> TrainState:
-    shape = (config.n_layer, len(layout.order), options["mem_len"], config.d_model)
+    shape = (config.n_layer, len(layout.order), options.get("mem_len") or 0, config.d_model)
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        memory=jnp.zeros(shape),
+        memory=jnp.zeros(shape) if options.get("mem_len") else None,
         window=Window.empty(),
         bad_step=jnp.full([], -1, jnp.int32),
     )
 
 
 def restored_state(
-    path: Path, config: Any, state: TrainState, layout: mc.Layout, memory: np.ndarray
+    path: Path, config: Any, state: TrainState, layout: mc.Layout, memory: np.ndarray | None
 ) -> TrainState:
     """The state as the original saved it: weights, optimizer slots, step."""
     variables = tensorflow.read_checkpoint(str(path))
@@ -181,7 +185,7 @@ def restored_state(
         step=step,
         params=load(variables)["params"],
         opt_state=jax.tree.map(fill, state.opt_state, is_leaf=is_part),
-        memory=jnp.asarray(layout.memory_in(memory)),
+        memory=None if memory is None else jnp.asarray(layout.memory_in(memory)),
     )
 
 

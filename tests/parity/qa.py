@@ -25,10 +25,7 @@ _TRAINING_ONLY = ("start_positions", "end_positions", "is_impossible")
 
 
 def cases(root: Path) -> Iterator[Case]:
-    for folder, meta in mc.model_folders(root / "qa"):
-        for name, case in meta["cases"].items():
-            run = functools.partial(run_case, folder, name, case["options"])
-            yield Case(f"{folder.relative_to(root)}/{name}", run)
+    return mc.named_cases(root, "qa", run_case)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -84,7 +81,8 @@ def run_case(folder: Path, name: str, options: Mapping[str, Any]) -> Result:
     features = mc.arrays_of(np.load(folder / "inputs.npz"), name)
     wanted = mc.arrays_of(np.load(folder / "outputs.npz"), name)
     answerability = any(
-        key.startswith("answer_class/") for key in head_cases.variables_in(_checkpoint(folder))
+        key.startswith("answer_class/")
+        for key in head_cases.variables_in(str(mc.checkpoint(folder)))
     )
     model = SpanExtractor(config, mc.run_config(options), answerability)
     inputs = finetune_heads.model_inputs(features) | {
@@ -119,7 +117,3 @@ def error_of(key: str, got: Any, wanted: np.ndarray) -> tuple[float, float]:
             return np.inf, mc.TOLERANCE
         got, wanted = got[allowed], wanted[allowed]
     return relative_error(got, wanted), mc.TOLERANCE
-
-
-def _checkpoint(folder: Path) -> str:
-    return str(folder / "xlnet_model.ckpt")

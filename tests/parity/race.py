@@ -22,10 +22,7 @@ HEAD = Head("multiple_choice")
 
 
 def cases(root: Path) -> Iterator[Case]:
-    for folder, meta in mc.model_folders(root / "race"):
-        for name, case in meta["cases"].items():
-            run = functools.partial(run_case, folder, name, case["options"])
-            yield Case(f"{folder.relative_to(root)}/{name}", run)
+    return mc.named_cases(root, "race", run_case)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

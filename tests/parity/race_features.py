@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.parity.case import Case, Result
-from tests.parity.feature_files import example_counts, parsed_records, tokenizer
+from tests.parity.case import Case, Result, unreadable
+from tests.parity.feature_files import example_counts, made_of, parsed_records, tokenizer
 from xlnet_jax.data.readers_race import ChoiceExample, read_race
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.tasks.choice_features import Choices, join_choices, make_split
@@ -36,13 +36,18 @@ def cases(root: Path, contents: dict[str, Any], meta: dict[str, Any]) -> Iterato
                 name = f"{_NAME}/examples/{entry['part']}/{'+'.join(levels)}"
                 yield Case(name, partial(_examples, root, entry))
         elif not known:
-            yield Case(f"{_NAME}/{key}", None, "meta.json does not say the lengths")
+            yield unreadable(f"{_NAME}/{key}", "meta.json does not say the lengths")
         elif key == "features":
             yield from _feature_cases(root, value, meta)
         elif key.endswith(".tf_record"):
-            made = [e for e in contents.get("features", []) if not e.get("padding_example")]
-            words = sorted({(e["model"], e["uncased"]) for e in made})
-            yield Case(f"{_NAME}/{key}", partial(_records, root, key, value, meta, words))
+            shown = [e for e in contents.get("features", []) if not e.get("padding_example")]
+            words = sorted({(e["model"], e["uncased"]) for e in shown})
+            made = made_of(key)
+            if made is None:
+                yield unreadable(f"{_NAME}/{key}", "its name does not say of what it was made")
+                continue
+            run = partial(_records, root, key, value, meta, words, *made[1:])
+            yield Case(f"{_NAME}/{key}", run)
         else:
             yield Case(f"{_NAME}/{key}", None, "unknown field")
 
@@ -178,13 +183,12 @@ def _first_option(
 
 def _records(
     root: Path, file: str, wanted: list[dict[str, Any]], meta: dict[str, Any],
-    vocabularies: list[tuple[str, bool]],
+    vocabularies: list[tuple[str, bool]], part: str, passes: int,
 ) -> Result:  # fmt: skip
     """The file itself, and our features of the part it is named after.
 
     The folder does not say which vocabulary it was made with: one of those of the features is.
     """
-    part = file.removesuffix(".tf_record").split("_")[-1]
     examples = list(read_race(root / "classifier_features/data/RACE" / part))
     on_disk = example_counts(parsed_records(root / "classifier_features" / file), wanted)
     real = [record for record in wanted if record["is_real_example"][0]]
@@ -197,7 +201,7 @@ def _records(
             mask = [float(value) for value in rows["input_mask"]]
             label = {"label_ids": [example.label], "is_real_example": [1]}
             got.append({**rows, **label, "input_mask": mask})
-        results.append(example_counts(got, real, any_order=True))
+        results.append(example_counts(got * passes, real, any_order=True))
     best = min(results, key=lambda result: result.error)
     fillers = len(wanted) - len(real)
     note = f"{best.note}; {fillers} rows that fill up"

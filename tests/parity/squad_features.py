@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.parity import qa_scores
-from tests.parity.case import Case, Result
+from tests.parity.case import Case, Result, listed, unreadable
 from tests.parity.qa_scores import compared
 from xlnet_jax.data import squad_json
 from xlnet_jax.data.normalization import Normalization
@@ -46,15 +46,22 @@ def cases(root: Path) -> Iterator[Case]:
     """Cases of each run of each code, of the scoring functions, and of the Chinese scores."""
     for folder in sorted(p for p in (root / "squad_features").iterdir() if p.is_dir()):
         name = f"squad_features/{folder.name}"
-        meta = json.loads((folder / "meta.json").read_text("utf-8"))
-        if (folder / "results.json").exists():
-            yield from qa_scores.chinese_cases(folder, name)
-        elif "runs" not in meta:
-            yield Case(name, None, "neither runs nor results.json")
-        for run, entry in meta.get("runs", {}).items():
-            yield from _run_cases(root, folder, f"{name}/{run}", run, meta["settings"], entry)
-        if (folder / "evaluation.json").exists():
-            yield from qa_scores.score_cases(folder, f"{name}/evaluation")
+        yield from listed(name, partial(_folder_cases, root, folder, name))
+
+
+def _folder_cases(root: Path, folder: Path, name: str) -> Iterator[Case]:
+    meta = json.loads((folder / "meta.json").read_text("utf-8"))
+    if (folder / "results.json").exists():
+        yield from listed(f"{name}/results", partial(qa_scores.chinese_cases, folder, name))
+    elif "runs" not in meta:
+        yield Case(name, None, "neither runs nor results.json")
+    for run, entry in meta.get("runs", {}).items():
+        title = f"{name}/{run}"
+        make = partial(_run_cases, root, folder, title, run, meta.get("settings", {}), entry)
+        yield from listed(title, make)
+    if (folder / "evaluation.json").exists():
+        title = f"{name}/evaluation"
+        yield from listed(title, partial(qa_scores.score_cases, folder, title))
 
 
 def _run_cases(
@@ -64,7 +71,7 @@ def _run_cases(
     unknown = sorted(set(settings) - set(_SETTINGS))
     if not model.exists() or unknown:
         reason = f"unknown settings {unknown}" if unknown else f"no {model.relative_to(root)}"
-        yield Case(name, None, reason)
+        yield unreadable(name, reason)
         return
     make = partial(_Run, folder, run, model, settings, entry)
     yield Case(f"{name}/features", lambda: make().features())
@@ -139,23 +146,30 @@ class _Run:
         return found
 
     def exact_offsets(self) -> Result:
-        """With exact offsets the windows are the same; where a piece stands may differ."""
+        """With exact offsets the windows are the same; where a piece stands may differ.
+
+        A question may be left out in one of the two ways only: its paragraph is not matched, or
+        its answer vanishes.
+        """
         reference = self.windows()
         exact = self.windows(dataclasses.replace(self.config, alignment="exact"))
-        lost = set(reference.report.unmatched)
-        skipped = [exact.questions[k].id in lost for k in exact.question]
-        rows = [row.tolist() for row in exact.rows("tokens")]
-        got = [row for row, skip in zip(rows, skipped, strict=True) if not skip]
+        reports = reference.report, exact.report
+        lost = {one for report in reports for one in (*report.unmatched, *report.vanished)}
+        kept = [
+            [k for k, asked in enumerate(w.question) if w.questions[asked].id not in lost]
+            for w in (exact, reference)
+        ]
+        rows = [[row.tolist() for row in w.rows("tokens")] for w in (exact, reference)]
+        got, wanted = ([row[k] for k in which] for row, which in zip(rows, kept, strict=True))
+        result = compared(got, wanted)
         texts = moved = 0
-        theirs = iter(range(len(reference)))
-        for k in (k for k, skip in enumerate(skipped) if not skip):
+        for k, other in zip(*kept, strict=False):
             context = exact.pieces.contexts[exact.paragraphs[exact.question[k]]]
-            ours, original = exact.spans(k), reference.spans(next(theirs))
-            for a, b, c, d in zip(*ours, *original, strict=True):
+            for a, b, c, d in zip(*exact.spans(k), *reference.spans(other), strict=False):
                 texts += 1
                 moved += context[a:b].strip() != context[c:d].strip()
-        note = f"{moved} of {texts} pieces have another text; {len(lost)} questions only exact"
-        return compared(got, [row.tolist() for row in reference.rows("tokens")], note)
+        note = f"{moved} of {texts} pieces have another text; {len(lost)} questions left out"
+        return dataclasses.replace(result, note=f"{result.note}; {note}")
 
     def records(self) -> Result:
         """The features as the original stored them."""

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from tests.parity.case import Case, Result
+from tests.parity.case import Case, Result, unreadable
 from xlnet_jax.data.normalization import Normalization
 from xlnet_jax.data.tokenizer import Tokenizer
 
@@ -28,7 +28,7 @@ def cases(root: Path) -> Iterator[Case]:
         name = f"tokenization/preprocess/{setting}"
         normalization = _normalization(setting)
         if normalization is None:
-            yield Case(name, None, f"unknown option; known are {', '.join(sorted(_OPTIONS))}")
+            yield unreadable(name, f"unknown option; known are {', '.join(sorted(_OPTIONS))}")
         else:
             yield Case(name, partial(_clean_up, entries, setting, normalization))
     for key in _names(entries, "encode"):
@@ -43,7 +43,7 @@ def _encode_cases(folder: Path, entries: list[dict[str, Any]], key: str) -> Iter
         return
     path = folder / model / "spiece.model"
     if not path.exists():
-        yield Case(name, None, f"no {model}/spiece.model")
+        yield unreadable(name, f"no {model}/spiece.model")
         return
     chosen = [entry for entry in entries if key in entry.get("encode", {})]
     raised = sum("error" in entry["encode"][key] for entry in chosen)
