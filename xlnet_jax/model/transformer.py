@@ -180,11 +180,7 @@ class XLNet(nn.Module):
         Raises ValueError for an odd batch with `bi_data`.
         """
         cfg, run = self.config, self.run
-        if run.bi_data and len(tokens) % 2:
-            raise ValueError(
-                f"a batch of {len(tokens)} rows with bi_data (config.data.bi_data): the batch must"
-                " be even, as rows of the two directions alternate"
-            )
+        _check_batch(len(tokens), run)
         init = initializer(run)
         embedding = self.param("word_embedding", init, (cfg.n_token, cfg.d_model))
         num_tokens = tokens.shape[1]
@@ -308,6 +304,14 @@ def _split_last(stacked: Any, number: int) -> tuple[Any, Any]:
     pairs = [jax.lax.split(leaf, (number - 1, 1)) for leaf in leaves]
     before = jax.tree.unflatten(tree, [pair[0] for pair in pairs])
     return before, jax.tree.unflatten(tree, [pair[1][0] for pair in pairs])
+
+
+def _check_batch(size: int, run: RunConfig) -> None:
+    if run.bi_data and size % 2:
+        raise ValueError(
+            f"a batch of {size} rows with bi_data (config.data.bi_data): the batch must be even,"
+            " as rows of the two directions alternate"
+        )
 
 
 def make_streams(
