@@ -63,7 +63,7 @@ def test_scores_far_from_those_of_the_first_keys():
     assert ((kept[8] > 2.0**-40) & (kept[8] < 2.0**40)).all()
 
 
-def test_a_row_that_sees_nothing_has_equal_powers_on_a_gpu_too():
+def test_a_row_that_sees_nothing_has_equal_probabilities_on_a_gpu_too():
     """The kernel's fused multiplication and addition, done in more digits."""
     log2_e = np.float32(kernels._LOG2_E)
     assert log2_e.view(np.uint32).tobytes()[::-1].hex() == kernels._LOG2_E_BITS
@@ -93,7 +93,7 @@ def test_on_several_devices_each_has_its_part_of_batch_and_heads():
 @pytest.mark.parametrize(
     ("dtype", "head_size", "capability", "kernels"),
     [
-        ("bfloat16", 64, None, 4),  # forward, mending, gradients of rows and of keys
+        ("bfloat16", 64, None, 4),  # forward, rescaling, gradients of rows and of keys
         ("bfloat16", 64, 9.0, 4),
         ("bfloat16", 64, 7.5, 0),
         ("bfloat16", 48, None, 0),

@@ -2,7 +2,7 @@
 
 Scores, softmax and weighted sum for all heads, with arrays laid out [G, N, b, ...] (b: batch rows
 of one direction), so that every product is a plain batched one. The backward pass is written out
-because it then keeps one array of the size of the scores (their powers), draws dropout masks
+because it then keeps one array of the size of the scores (their exponentials), draws dropout masks
 again instead of storing them, and needs no transposition of large arrays.
 
 What a CPU and a TPU like in different forms is gathered in `Form`; the platform that a program is
@@ -46,8 +46,8 @@ class Form(NamedTuple):
         content_gradients: its gradients for q and r.
         shift_queries, unshift_queries: as in `positions`.
         transposed: swaps the last two axes of a factor that is far smaller than the other one.
-        made_anew: the identity, behind which the scores are computed once more instead of kept in
-            float32 from finding their maximum to taking their powers.
+        recomputed: the identity, behind which the scores are computed once more instead of kept in
+            float32 from finding their maximum to taking their exponentials.
     """
 
     content_scores: Callable[[Array, Array, int], Array]
@@ -55,7 +55,7 @@ class Form(NamedTuple):
     shift_queries: Callable[[Array, Array, int], Array]
     unshift_queries: Callable[[Array, Array, int], Array]
     transposed: Callable[[Array], Array]
-    made_anew: Callable[[Any], Any]
+    recomputed: Callable[[Any], Any]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
@@ -127,27 +127,27 @@ def forward(
         return _product("GNbIH,GNbSH->GNbIS", q_content, k) + added
 
     made_of = (q_content, k, shifted)
-    highest = scores(*made_of).max(axis=-1, keepdims=True)
-    made_of, highest = form.made_anew((made_of, highest))
-    powers = jnp.exp(scores(*made_of) - highest)
-    total = powers.sum(axis=-1, keepdims=True)
-    powers = powers.astype(v.dtype)
-    out = _product("GNbIS,GNbSH->GNbIH", _kept(powers, masks.seed, rate), v)
+    row_max = scores(*made_of).max(axis=-1, keepdims=True)
+    made_of, row_max = form.recomputed((made_of, row_max))
+    exp_scores = jnp.exp(scores(*made_of) - row_max)
+    total = exp_scores.sum(axis=-1, keepdims=True)
+    exp_scores = exp_scores.astype(v.dtype)
+    out = _product("GNbIS,GNbSH->GNbIH", _kept(exp_scores, masks.seed, rate), v)
     out = (out / (total * _share_kept(masks.seed, rate))).astype(v.dtype)
-    return out, (q_content, q_position, k, v, r, step, masks, powers, total, out)
+    return out, (q_content, q_position, k, v, r, step, masks, exp_scores, total, out)
 
 
 def backward(form: Form, rate: float, kept: Any, d_out: Array) -> tuple[Array | None, ...]:
     """Gradients of `attend` for its arrays, in order."""
-    q_content, q_position, k, v, r, step, masks, powers, total, out = kept
+    q_content, q_position, k, v, r, step, masks, exp_scores, total, out = kept
     dtype = v.dtype
     # The sum over keys of probability × gradient, without passing over them once more.
     mean = jnp.sum(d_out.astype(jnp.float32) * out, axis=-1, keepdims=True) / total
     d_out = (d_out / (total * _share_kept(masks.seed, rate))).astype(dtype)
-    kept_powers = _kept(powers, masks.seed, rate)
-    d_v = _product("GNbHI,GNbIS->GNbHS", form.transposed(d_out), kept_powers).swapaxes(-1, -2)
-    # powers × (gradient where kept - mean), with the mask that `kept_powers` holds already
-    d_scores = kept_powers * _product("GNbIH,GNbSH->GNbIS", d_out, v) - powers * mean
+    kept_exp_scores = _kept(exp_scores, masks.seed, rate)
+    d_v = _product("GNbHI,GNbIS->GNbHS", form.transposed(d_out), kept_exp_scores).swapaxes(-1, -2)
+    # exp_scores × (gradient where kept - mean), with the mask that `kept_exp_scores` holds already
+    d_scores = kept_exp_scores * _product("GNbIH,GNbSH->GNbIS", d_out, v) - exp_scores * mean
     d_step = None
     if masks.other_segment is not None and step is not None:
         d_step = jnp.where(masks.other_segment, d_scores, 0.0).sum(-1)
@@ -263,7 +263,7 @@ PLAIN = Form(
     shift_queries=positions.shift_queries,
     unshift_queries=positions.unshift_queries,
     transposed=_transposed,
-    made_anew=lambda values: values,
+    recomputed=lambda values: values,
 )
 TPU = Form(
     content_scores=tpu_shifts.content_scores,
@@ -271,5 +271,5 @@ TPU = Form(
     shift_queries=tpu_shifts.shift_queries,
     unshift_queries=tpu_shifts.unshift_queries,
     transposed=lambda x: x.swapaxes(-1, -2),
-    made_anew=jax.lax.optimization_barrier,
+    recomputed=jax.lax.optimization_barrier,
 )

@@ -1,6 +1,6 @@
 """What each operation of a compiled program does, and how often.
 
-XLA's own cost analysis counts the body of a loop once, whatever the number of turns, and gives only
+XLA's own cost analysis counts the body of a loop once, whatever the number of trips, and gives only
 totals. Here every operation is counted as often as it runs: matrix products by their operations,
 all by the bytes that they read from and write to HBM, collectives by what they carry.
 """
@@ -58,8 +58,8 @@ class Program:
         computation = self.computations[name]
         for operation in computation.values():
             if operation.opcode == "while":
-                turns = self.turns(operation)
-                yield from self._walk(_required(operation, "body"), times * turns)
+                trips = self.trip_count(operation)
+                yield from self._walk(_required(operation, "body"), times * trips)
             elif operation.opcode in ("call", "async-start"):
                 for inner in operation.called:
                     yield from self._walk(inner, times)
@@ -71,7 +71,7 @@ class Program:
                     operation, self.flops(operation, name), self.bytes(operation, name), times
                 )
 
-    def turns(self, loop: Operation) -> int:
+    def trip_count(self, loop: Operation) -> int:
         """How often the body of a loop runs; 1 if that is not a constant of the program."""
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest)
         if known:

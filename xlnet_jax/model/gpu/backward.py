@@ -1,7 +1,7 @@
 """The kernels that go back: one for what belongs to query rows, one for what belongs to keys.
 
-Both make the gradients of the scores from the powers kept and d_out·v. They are written once, as
-gradients of `raw`, with zeros on both sides of every row's scores: plain products take it from
+Both make the gradients of the scores from the `exp_scores` kept and d_out·v. They are written once,
+as gradients of `raw`, with zeros on both sides of every row's scores: plain products take it from
 there.
 """
 
@@ -26,7 +26,7 @@ _KEY_PARAMS = triton.CompilerParams(num_warps=4, num_stages=3)
 def row_gradients(
     k: Float[Array, "B S N H"],
     v: Float[Array, "B S N H"],
-    powers: Float[Array, "G N b I S"],
+    exp_scores: Float[Array, "G N b I S"],
     d_out: Float[Array, "B I N H"],
     mean: Float[Array, "G N b I"],
     rows: Rows,
@@ -37,10 +37,10 @@ def row_gradients(
 ) -> tuple[Float[Array, "B I N H"], Float[Array, "G N E b _"], Float[Array, "G N b I"] | None]:
     """Gradients of q, of `raw` with so many `columns` a row, and of `step`, None without one.
 
-    `d_out` has been divided by the sum of powers and by the share kept, `mean` is the sum over keys
-    of probability × gradient, divided by the sum of powers.
+    `d_out` has been divided by the sum of `exp_scores` and by the share kept, `mean` is the sum
+    over keys of probability × gradient, divided by the sum of `exp_scores`.
     """
-    (directions, heads, of_direction, num_rows, num_columns), width = powers.shape, v.shape[-1]
+    (directions, heads, of_direction, num_rows, num_columns), width = exp_scores.shape, v.shape[-1]
     cut, number = Blocks(directions, stride), num_rows // ROWS
     has_step = rows.step is not None
     needed = Rows(rows.start, None, rows.other_segment if has_step else None, None, None)
@@ -68,15 +68,15 @@ def row_gradients(
         compiler_params=_ROW_PARAMS,
         interpret=interpret,
         name="relative_attention_row_gradients",
-    )(k, v, cut.split(powers, 3), d_out, mean, needed)
+    )(k, v, cut.split(exp_scores, 3), d_out, mean, needed)
     d_q = d_q.reshape(batch, num_rows, heads, width)
-    return d_q, d_raw, d_step[0].reshape(powers.shape[:-1]) if has_step else None
+    return d_q, d_raw, d_step[0].reshape(exp_scores.shape[:-1]) if has_step else None
 
 
 def _row_gradients(
     k_ref: Any,
     v_ref: Any,
-    powers_ref: Any,
+    exp_scores_ref: Any,
     d_out_ref: Any,
     mean_ref: Any,
     rows: Rows,
@@ -95,13 +95,13 @@ def _row_gradients(
         """What the next block needs, asked for while this one is worked on."""
         block = jnp.minimum(block, num_blocks - 1)
         other = blocks.words(rows.other_segment, block) if d_step_ref else None
-        return powers_ref[:, pl.ds(block * KEYS, KEYS)], other
+        return exp_scores_ref[:, pl.ds(block * KEYS, KEYS)], other
 
     def add(block: Any, carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-        (powers, other), d_q, d_step = carry
+        (exp_scores, other), d_q, d_step = carry
         then, keys = fetch(block + 1), pl.ds(block * KEYS, KEYS)
         gradient = blocks.product(d_out, v_ref[keys, :].T)
-        d_scores, _ = _d_scores(powers, gradient, mean, interpret)
+        d_scores, _ = _d_scores(exp_scores, gradient, mean, interpret)
         if d_step_ref:
             d_step += jnp.where(blocks.bits(other), d_scores, 0.0).sum(axis=1)
         d_scores = d_scores.astype(dtype)
@@ -130,7 +130,7 @@ def _clear(d_raw_ref: Any, line: Array, start: Array, unused: int, used: int) ->
 def key_gradients(
     q: Float[Array, "B I N H"],
     v: Float[Array, "B S N H"],
-    powers: Float[Array, "G N b I S"],
+    exp_scores: Float[Array, "G N b I S"],
     d_out: Float[Array, "B I N H"],
     mean: Float[Array, "G N b I"],
     *,
@@ -139,7 +139,7 @@ def key_gradients(
 ) -> tuple[Float[Array, "B S N H"], Float[Array, "B S N H"]]:
     """Gradients of k and v; `d_out` and `mean` as in `row_gradients`."""
     batch, num_rows, heads, width = q.shape
-    cut, every = Blocks(powers.shape[0], stride), (num_rows // ROWS // stride, ROWS, stride)
+    cut, every = Blocks(exp_scores.shape[0], stride), (num_rows // ROWS // stride, ROWS, stride)
     rows = pl.BlockSpec((None, *every, None, width), lambda j, n, z: (z, 0, 0, 0, n, 0))
     keys = pl.BlockSpec((None, KEYS, None, width), lambda j, n, z: (z, j, n, 0))
     lead = (None, None, None, *every)
@@ -154,14 +154,14 @@ def key_gradients(
         compiler_params=_KEY_PARAMS,
         interpret=interpret,
         name="relative_attention_key_gradients",
-    )(cut.split(q, 1), v, cut.split(powers, 3), cut.split(d_out, 1), cut.split(mean, 3))
+    )(cut.split(q, 1), v, cut.split(exp_scores, 3), cut.split(d_out, 1), cut.split(mean, 3))
     return d_k, d_v
 
 
 def _key_gradients(
     q_ref: Any,
     v_ref: Any,
-    powers_ref: Any,
+    exp_scores_ref: Any,
     d_out_ref: Any,
     mean_ref: Any,
     d_k_ref: Any,
@@ -171,7 +171,7 @@ def _key_gradients(
     interpret: bool,
 ) -> None:
     dtype, v = v_ref.dtype, v_ref[...]
-    num_blocks = powers_ref.shape[0] * stride
+    num_blocks = exp_scores_ref.shape[0] * stride
 
     def place(block: Array) -> tuple[Any, ...]:
         number = jnp.asarray(stride, block.dtype)
@@ -179,14 +179,14 @@ def _key_gradients(
 
     def fetch(block: Any) -> Any:
         at = place(jnp.minimum(block, num_blocks - 1))
-        return powers_ref[at], mean_ref[at]
+        return exp_scores_ref[at], mean_ref[at]
 
     def add(block: Any, carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-        (powers, mean), d_k, d_v = carry
+        (exp_scores, mean), d_k, d_v = carry
         then, at = fetch(block + 1), place(block)
         d_out = d_out_ref[at]
         gradient_SI = blocks.product(v, d_out.T)  # keys first, as the sums over rows need them
-        d_scores_SI, kept_SI = _d_scores(powers.T, gradient_SI, mean[None, :], interpret)
+        d_scores_SI, kept_SI = _d_scores(exp_scores.T, gradient_SI, mean[None, :], interpret)
         d_v += blocks.product(kept_SI.astype(dtype), d_out)
         d_k += blocks.product(d_scores_SI.astype(dtype), q_ref[at])
         return then, d_k, d_v
@@ -196,8 +196,10 @@ def _key_gradients(
     d_k_ref[...], d_v_ref[...] = d_k.astype(dtype), d_v.astype(dtype)
 
 
-def _d_scores(powers: Array, gradient: Array, mean: Array, interpret: bool) -> tuple[Array, Array]:
-    """power × (gradient where kept - mean), and the powers where kept."""
-    powers = blocks.beside(powers.astype(jnp.float32), gradient, interpret)
-    kept = jnp.maximum(powers, 0.0)
-    return kept * gradient - jnp.abs(powers) * mean, kept
+def _d_scores(
+    exp_scores: Array, gradient: Array, mean: Array, interpret: bool
+) -> tuple[Array, Array]:
+    """exp_scores × (gradient where kept - mean), and exp_scores where kept."""
+    exp_scores = blocks.beside(exp_scores.astype(jnp.float32), gradient, interpret)
+    kept = jnp.maximum(exp_scores, 0.0)
+    return kept * gradient - jnp.abs(exp_scores) * mean, kept

@@ -1,7 +1,8 @@
 """`core.forward` and `core.backward` around the kernels.
 
 XLA makes the products with the position codes, in blocks of query rows as on other platforms; the
-kernels do all between. The powers that are kept carry the dropout mask in their sign.
+kernels do all between. The exponentials of scores (`exp_scores`, probabilities times the sum of
+their row) that are kept carry the dropout mask in their sign.
 
 Axis letters are those of `blocks.py`, with C the codes of a block and J = ROWS its rows.
 """
@@ -95,7 +96,7 @@ def forward(
         same: dict[str, Any] = {"rate": rate, "stride": cut.stride, "interpret": interpret}
         return kernels_forward.attend(q, k, v, raw, rows, num_keys=num_keys, **same)
 
-    out, total, powers = layout.in_parts(
+    out, total, exp_scores = layout.in_parts(
         attend,
         (
             _batch_first(_more(q_content, -2, cut.rows)),
@@ -109,31 +110,31 @@ def forward(
     )
     out = _heads_first(out, r.shape[0])[..., :num_rows, :]
     total = total[..., :num_rows, None]
-    powers = powers[..., :num_rows, :num_keys]
-    return out, (q_content, q_position, k, v, r, step, masks, powers, total, out)
+    exp_scores = exp_scores[..., :num_rows, :num_keys]
+    return out, (q_content, q_position, k, v, r, step, masks, exp_scores, total, out)
 
 
 def backward(
     rate: float, kept: Any, d_out: Array, *, interpret: bool = False
 ) -> tuple[Array | None, ...]:
     """As `core.backward`."""
-    q_content, q_position, k, v, r, step, masks, powers, total, out = kept
-    num_rows, num_keys = powers.shape[-2:]
+    q_content, q_position, k, v, r, step, masks, exp_scores, total, out = kept
+    num_rows, num_keys = exp_scores.shape[-2:]
     cut = _cut(num_rows, num_keys, masks.tokens is None)
     codes = _codes(r, cut)
-    rows = _rows(step, masks, 0.0, r, cut, powers.shape)._replace(visible=None)
+    rows = _rows(step, masks, 0.0, r, cut, exp_scores.shape)._replace(visible=None)
     mean = jnp.sum(d_out.astype(jnp.float32) * out, axis=-1) / total[..., 0]
     share = 1.0 if masks.seed is None else 1.0 - rate
     d_out = (d_out / (total * share)).astype(v.dtype)
 
     def gradients(
-        q: Array, k: Array, v: Array, powers: Array, d_out: Array, mean: Array, rows: Rows
+        q: Array, k: Array, v: Array, exp_scores: Array, d_out: Array, mean: Array, rows: Rows
     ) -> tuple[Array, ...]:
         same: dict[str, Any] = {"stride": cut.stride, "interpret": interpret}
         d_q, d_raw, d_step = kernels_backward.row_gradients(
-            k, v, powers, d_out, mean, rows, columns=codes.shape[-2], **same
+            k, v, exp_scores, d_out, mean, rows, columns=codes.shape[-2], **same
         )
-        d_k, d_v = kernels_backward.key_gradients(q, v, powers, d_out, mean, **same)
+        d_k, d_v = kernels_backward.key_gradients(q, v, exp_scores, d_out, mean, **same)
         return d_q, d_raw, d_k, d_v, *([] if d_step is None else [d_step])
 
     d_q_content, d_raw, d_k, d_v, *d_step = layout.in_parts(
@@ -142,7 +143,7 @@ def backward(
             _batch_first(_more(q_content, -2, cut.rows)),
             _batch_first(_more(k, -2, cut.keys)),
             _batch_first(_more(v, -2, cut.keys)),
-            _more(_more(powers, -2, cut.rows), -1, cut.keys),
+            _more(_more(exp_scores, -2, cut.rows), -1, cut.keys),
             _batch_first(_more(d_out, -2, cut.rows)),
             _more(mean, -1, cut.rows),
             rows,
@@ -173,7 +174,7 @@ _D_CODES = {True: "GNEbJC,GNEbJH->GNECH", False: "GNEbJC,GNEbJH->GNCH"}
 def _rows(
     step: Array | None, masks: Any, rate: float, r: Array, cut: _Cut, shape: tuple[int, ...]
 ) -> Rows:
-    """What the kernels want to know of powers of this shape [G, N, b, I, S]."""
+    """What the kernels want to know of scores of this shape [G, N, b, I, S]."""
     num_rows, num_keys = shape[-2:]
     batch = shape[0] * shape[2]
     start = lines = None
@@ -212,16 +213,9 @@ def _codes(r: Float[Array, "G N R H"], cut: _Cut) -> Array:
 
 def _of_codes(d_codes: Array, r: Array, cut: _Cut) -> Float[Array, "G N R H"]:
     """The transpose of `_codes`."""
-    num_codes = r.shape[-2]
-    if not cut.content:
-        return d_codes[:, :, :num_codes]
-    starts, width, front = _windows(r, cut)
-    filled = front + num_codes + cut.keys
-    total = jnp.zeros((*r.shape[:2], filled, r.shape[-1]), jnp.float32)
-    for block, first in enumerate(starts):
-        sides = (first, filled - first - width)
-        total += jnp.pad(d_codes[:, :, block], ((0, 0), (0, 0), sides, (0, 0)))
-    return total[:, :, front : front + num_codes]
+    codes = jax.ShapeDtypeStruct(r.shape, jnp.float32)
+    (d_r,) = jax.linear_transpose(lambda codes: _codes(codes, cut), codes)(d_codes)
+    return d_r
 
 
 def _windows(r: Array, cut: _Cut) -> tuple[list[int], int, int]:

@@ -1,4 +1,4 @@
-"""The kernel that goes forward. Scores stay on the chip; their powers are written once."""
+"""The kernel that goes forward. Scores stay on the chip; their exponentials are written once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xlnet_jax.model.gpu import blocks
 from xlnet_jax.model.gpu.blocks import KEYS, ROWS, Blocks, Rows
 
 MASKED = -(2.0**100)  # a hidden score; `_exp` multiplies a power of two without rounding it
-_RANGE = 2.0**40  # of the sum of powers, before they are made anew
+_RANGE = 2.0**40  # of the sum of exponentials, before they are recomputed
 _LOG2_E = math.log2(math.e)
 _LOG2_E_BITS = struct.pack(">f", _LOG2_E).hex()
 _PARAMS = triton.CompilerParams(num_warps=4, num_stages=3)
@@ -36,11 +36,11 @@ def attend(
     stride: int,
     interpret: bool,
 ) -> tuple[Float[Array, "B I N H"], Float[Array, "G N b I"], Float[Array, "G N b I S"]]:
-    """Output, sum of powers, and powers (negative where dropped) of the first `num_keys` keys.
+    """Output, sum of exponentials, and these (negative where dropped) of the first `num_keys` keys.
 
-    I is a multiple of ROWS · stride, S one of KEYS. Powers are relative to the highest score of the
-    first keys, which needs one pass over the scores instead of two. Blocks of rows whose sums it
-    brings out of range, if there are any, are then made anew with the highest of all.
+    I is a multiple of ROWS · stride, S one of KEYS. Exponentials are relative to the highest score
+    of the first keys, which needs one pass over the scores instead of two. Blocks of rows whose
+    sums it brings out of range, if there are any, are then recomputed with the highest of all.
     """
     batch, num_rows, heads, width = q.shape
     num_columns, directions, cut = k.shape[1], raw.shape[0], Blocks(raw.shape[0], stride)
@@ -69,14 +69,17 @@ def attend(
         functools.partial(_attend, **settings), in_specs=in_specs, name="relative_attention"
     )(*inputs)
     first = len(jax.tree.leaves(inputs))
-    out, total, powers = made(
-        functools.partial(_mend, **settings),
+    out, total, exp_scores = made(
+        functools.partial(_rescale, **settings),
         in_specs=in_specs + specs,
         input_output_aliases={first + index: index for index in range(3)},
-        name="relative_attention_mend",
+        name="relative_attention_rescale",
     )(*inputs, *outputs)
-    total, powers = total.reshape(*lead, num_rows), powers.reshape(*lead, num_rows, num_columns)
-    return out.reshape(q.shape), total, powers
+    total, exp_scores = (
+        total.reshape(*lead, num_rows),
+        exp_scores.reshape(*lead, num_rows, num_columns),
+    )
+    return out.reshape(q.shape), total, exp_scores
 
 
 def _attend(*refs: Any, **settings: Any) -> None:
@@ -85,7 +88,7 @@ def _attend(*refs: Any, **settings: Any) -> None:
     forward.write(jnp.where(guess == MASKED, 0.0, guess))
 
 
-def _mend(*refs: Any, **settings: Any) -> None:
+def _rescale(*refs: Any, **settings: Any) -> None:
     inputs, (_, old_total, _), outputs = refs[:-6], refs[-6:-3], refs[-3:]
     total = old_total[...]
     fine = (total > 1 / _RANGE) & (total < _RANGE)
@@ -93,7 +96,7 @@ def _mend(*refs: Any, **settings: Any) -> None:
     @pl.when(jnp.where(fine, 0, 1).max() > 0)
     def again() -> None:
         forward = _Forward.of(*inputs, *outputs, **settings)
-        forward.write(forward.highest())
+        forward.write(forward.row_max())
 
 
 class _Forward(NamedTuple):
@@ -109,7 +112,7 @@ class _Forward(NamedTuple):
     lines: Array | None
     out_ref: Any
     total_ref: Any
-    powers_ref: Any
+    exp_scores_ref: Any
     num_keys: int
     rate: float
     interpret: bool
@@ -124,7 +127,7 @@ class _Forward(NamedTuple):
         rows: Rows,
         out_ref: Any,
         total_ref: Any,
-        powers_ref: Any,
+        exp_scores_ref: Any,
         *,
         num_keys: int,
         rate: float,
@@ -135,7 +138,7 @@ class _Forward(NamedTuple):
         first = jnp.arange(ROWS) * (raw_ref.shape[0] // ROWS) + start
         step = None if rows.step is None else rows.step[...]
         lines = None if rows.lines is None else rows.lines[...]
-        known = (raw_ref, first, rows, step, lines, out_ref, total_ref, powers_ref)
+        known = (raw_ref, first, rows, step, lines, out_ref, total_ref, exp_scores_ref)
         return cls(q_ref[...], k_ref, v_ref, *known, num_keys, rate, interpret)
 
     def scores(self, block: Any) -> Float[Array, "I S"]:
@@ -153,27 +156,34 @@ class _Forward(NamedTuple):
             score = jnp.where(column[None, :] < self.num_keys, score, -jnp.inf)
         return score
 
-    def highest(self) -> Float[Array, "I"]:
+    def row_max(self) -> Float[Array, "I"]:
         """Score of each row."""
 
-        def higher(block: Any, highest: Array) -> Array:
-            return jnp.maximum(highest, self.scores(block).max(axis=1))
+        def higher(block: Any, row_max: Array) -> Array:
+            return jnp.maximum(row_max, self.scores(block).max(axis=1))
 
         num_blocks = self.k_ref.shape[0] // KEYS
         return jax.lax.fori_loop(0, num_blocks, higher, jnp.full((ROWS,), -jnp.inf))
 
     def write(self, relative_to: Float[Array, "I"]) -> None:
-        """All outputs, with powers relative to this score of each row."""
-        dtype, none = self.powers_ref.dtype, jnp.zeros((ROWS, self.v_ref.shape[1]))
+        """All outputs, with exponentials relative to this score of each row."""
+        dtype, none = self.exp_scores_ref.dtype, jnp.zeros((ROWS, self.v_ref.shape[1]))
 
         def add(block: Any, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-            powers = _exp(self.scores(block), relative_to[:, None], self.interpret)
-            total, keys, kept = sums[0] + powers.sum(axis=1), pl.ds(block * KEYS, KEYS), powers
+            exp_scores = _exp(self.scores(block), relative_to[:, None], self.interpret)
+            total, keys, kept = (
+                sums[0] + exp_scores.sum(axis=1),
+                pl.ds(block * KEYS, KEYS),
+                exp_scores,
+            )
             if self.lines is not None:
                 column = (block * KEYS + jnp.arange(KEYS)).astype(jnp.uint32)
                 keep = dropout.kept(self.lines[:, None], column[None, :], self.rate)
-                kept, powers = jnp.where(keep, powers, 0.0), jnp.where(keep, powers, -powers)
-            self.powers_ref[:, keys] = powers.astype(dtype)
+                kept, exp_scores = (
+                    jnp.where(keep, exp_scores, 0.0),
+                    jnp.where(keep, exp_scores, -exp_scores),
+                )
+            self.exp_scores_ref[:, keys] = exp_scores.astype(dtype)
             return total, sums[1] + blocks.product(kept.astype(dtype), self.v_ref[keys, :])
 
         num_blocks = self.k_ref.shape[0] // KEYS
@@ -183,19 +193,19 @@ class _Forward(NamedTuple):
         self.total_ref[...] = total
 
 
-def _exp(x: Float[Array, "I S"], highest: Float[Array, "I 1"], interpret: bool) -> Array:
-    """exp(x - highest), in two instructions, without the digits of numbers below 2^-126.
+def _exp(x: Float[Array, "I S"], row_max: Float[Array, "I 1"], interpret: bool) -> Array:
+    """exp(x - row_max), in two instructions, without the digits of numbers below 2^-126.
 
     Only the second of the two multiples of log2(e) is rounded before they are subtracted. That is
     the same factor for a whole row, but for MASKED would be all of the difference.
     """
     if interpret:
-        return jnp.exp(x - highest)
-    (powers,) = triton.elementwise_inline_asm(
+        return jnp.exp(x - row_max)
+    (exp_scores,) = triton.elementwise_inline_asm(
         f"{{ .reg .f32 t; fma.rn.f32 t, $1, 0f{_LOG2_E_BITS}, $2; ex2.approx.ftz.f32 $0, t; }}",
-        args=[x, jnp.broadcast_to(-highest * _LOG2_E, x.shape)],
+        args=[x, jnp.broadcast_to(-row_max * _LOG2_E, x.shape)],
         constraints="=f,f,f",
         pack=1,
         result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, x.dtype)],
     )
-    return powers
+    return exp_scores
