@@ -1,8 +1,18 @@
+import functools
 import os
+import shutil
+from pathlib import Path
 
+import jax
+import optax
 import pytest
 
-from tests.training import tiny_run
+from tests.training import tiny_run, toy_checkpoints
+from tests.training.toy import ToyTask
+from xlnet_jax.training import sharding
+from xlnet_jax.training.checkpoint import abstract_state
+from xlnet_jax.training.state import make_state, state_shardings
+from xlnet_jax.training.step import make_train_step
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +53,27 @@ def quick_start(shared_folder):
         "JAX_COMPILATION_CACHE_DIR": str(shared_folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """(a state of step 0, the step function, batches by step, the abstract state)."""
+    task, optimizer = ToyTask(4), optax.adam(0.05)
+    new_state = functools.partial(make_state, task, optimizer, 0)
+    abstract = jax.eval_shape(new_state)
+    mesh = sharding.make_mesh()
+    step = jax.jit(make_train_step(task, optimizer, seed=0, report_every=5), donate_argnums=0)
+    return new_state, step, task.batch, abstract_state(abstract, state_shardings(abstract, mesh))
+
+
+@pytest.fixture(scope="module")
+def saved(toy, tmp_path_factory):
+    """A work directory with checkpoints of steps 2, 4 and 6."""
+    workdir = tmp_path_factory.mktemp("saved")
+    toy_checkpoints.save(workdir, toy, [2, 4, 6])
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "run"))
