@@ -1,6 +1,7 @@
 """The attention core and its hand-written backward pass, next to plain definitions."""
 
 import functools
+import os
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlnet_jax.model import core, dropout
+from xlnet_jax.model import attention, core, dropout, layout
 from xlnet_jax.model.attention import HeadBiases, Rows, relative_attention
 
 
@@ -146,11 +147,10 @@ def plain_attention(q, k, v, r, biases, visible, segments, tokens):
     return out
 
 
-@pytest.mark.parametrize("stream", ["content", "query"])
-@pytest.mark.parametrize("directions", [1, 2])
-def test_relative_attention_is_its_equations(stream, directions):
+def random_rows(stream, directions, heads):
+    """Arguments of `relative_attention`, float64, and the segments of rows and of keys."""
     random = np.random.default_rng(3)
-    batch, num_tokens, num_keys, heads, size = 4, 4, 6, 2, 3
+    batch, num_tokens, num_keys, size = 4, 4, 6, 3
     tokens = np.broadcast_to(np.arange(num_tokens), (batch, num_tokens))
     if stream == "query":
         tokens = random.integers(0, num_tokens, (batch, 3))
@@ -164,6 +164,45 @@ def test_relative_attention_is_its_equations(stream, directions):
     segments = random.integers(0, 3, (batch, rows)), random.integers(0, 3, (batch, num_keys))
     other = segments[0][:, :, None] != segments[1][:, None, :]
     masks = Rows(visible, other, tokens if stream == "query" else None)
-    singles = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (q, k, v, r, biases))
-    got = jax.jit(relative_attention)(*singles, jax.tree.map(jnp.asarray, masks))
-    assert_close(got, plain_attention(q, k, v, r, biases, visible, segments, tokens))
+    return (q, k, v, r, biases), masks, segments, tokens
+
+
+def on_device(arrays, masks):
+    singles = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), arrays)
+    return *singles, jax.tree.map(jnp.asarray, masks)
+
+
+@pytest.mark.parametrize("stream", ["content", "query"])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_relative_attention_is_its_equations(stream, directions):
+    arrays, masks, segments, tokens = random_rows(stream, directions, heads=2)
+    got = jax.jit(relative_attention)(*on_device(arrays, masks))
+    assert_close(got, plain_attention(*arrays, masks.visible, segments, tokens))
+
+
+@pytest.mark.parametrize("stream", ["content", "query"])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_heads_in_groups_give_what_all_heads_give(stream, directions, monkeypatch):
+    """Output, gradients and dropout masks. (On one CPU, if the scores of all would be large.)"""
+    *arrays, rows = on_device(*random_rows(stream, directions, heads=6)[:2])
+    seed = jnp.asarray([1, 2], jnp.uint32)
+
+    def traced():
+        def total(arrays):  # anew each time: JAX would find an earlier program of the same one
+            out = relative_attention(*arrays, rows, rate=0.4, seed=seed)
+            return (out * jnp.cos(jnp.arange(out.size).reshape(out.shape))).sum(), out
+
+        return jax.jit(jax.value_and_grad(total, has_aux=True)).trace(arrays)
+
+    def run(traced):
+        return traced.lower().compile()(arrays)
+
+    of_one_group = str(traced().jaxpr).count("dot_general")
+    together = run(traced())
+    num_scores = 4 * 4 * 6  # of the content rows of a head
+    for most, groups in ((2, 3), (1, 6)):
+        monkeypatch.setattr(attention, "_SCORES", num_scores * most / os.cpu_count())
+        assert str(traced().jaxpr).count("dot_general") == groups * of_one_group
+        jax.tree.map(assert_close, run(traced()), together)
+    with layout.cut_by(layout.Layout(on_one_cpu=False)):
+        assert str(traced().jaxpr).count("dot_general") == of_one_group

@@ -178,6 +178,18 @@ def test_what_cannot_be_cut_evenly_stays_whole():
     assert place.spec == PartitionSpec(None, "fsdp")
 
 
+def test_the_model_is_told_whether_it_runs_on_one_cpu():
+    """A program for a TPU is traced on a machine whose default device is a CPU."""
+    for some, expected in (
+        (devices(1), True),
+        (devices(2), False),
+        ([Device(0, platform="tpu")], False),
+    ):
+        with sharding.activations_on(Mesh(np.array(some).reshape(-1, 1, 1), sharding.AXES)):
+            assert layout.on_one_cpu() is expected
+    assert layout.on_one_cpu()  # the default device of these tests
+
+
 def test_on_tpu_attention_brings_no_parts_together():
     """Compiled for v3-8, with heads and batch cut: only the sum of the gradient of r is sent."""
     made = sharding.make_mesh(MeshConfig(fsdp=2, model=2), topologies.devices_of("v3-8"))

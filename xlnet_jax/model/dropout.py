@@ -53,6 +53,10 @@ class RowSeeds(NamedTuple):
     word: UInt32[Array, ""]
     rows: UInt32[Array, "..."]
 
+    def from_line(self, first: int) -> RowSeeds:
+        """For an array that is the lines from `first` on of each batch row of another one."""
+        return self._replace(word=self.word + np.uint32(first))
+
 
 def row_seeds(seed: UInt32[Array, "2"], count: int) -> RowSeeds:
     """Seeds [count] for the rows of a batch (or for as many of each of them, side by side)."""

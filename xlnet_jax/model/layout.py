@@ -1,6 +1,6 @@
 """Names for the axes of arrays, so that whoever lays them out over devices can cut them.
 
-Without `cut_by` around it, nothing in here does anything.
+Without `cut_by` around it, nothing is cut.
 """
 
 from __future__ import annotations
@@ -10,7 +10,18 @@ import contextvars
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 from jaxtyping import Array, Float
+
+T = TypeVar("T")
+
+
+def _whole(x: Array, letters: str) -> Array:
+    return x
+
+
+def _at_once(function: Callable[..., T], inputs: Any, letters: Any, result_letters: Any) -> T:
+    return function(*inputs)
 
 
 class Layout(NamedTuple):
@@ -20,16 +31,17 @@ class Layout(NamedTuple):
         cut: (array, letters of its axes) -> the same array, its parts told where to live.
         in_parts: see the function of this name.
         cuts_parameters: parameters are kept in parts and brought together where they are used.
+        on_one_cpu: see the function of this name; None if JAX's default device is meant.
     """
 
-    cut: Callable[[Array, str], Array]
-    in_parts: Callable[..., Any]
-    cuts_parameters: bool
+    cut: Callable[[Array, str], Array] = _whole
+    in_parts: Callable[..., Any] = _at_once
+    cuts_parameters: bool = False
+    on_one_cpu: bool | None = None
 
 
-T = TypeVar("T")
-
-_layout: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
+_UNCUT = Layout()
+_layout: contextvars.ContextVar[Layout] = contextvars.ContextVar("layout", default=_UNCUT)
 
 
 @contextlib.contextmanager
@@ -47,8 +59,7 @@ def named(x: Float[Array, "..."], letters: str) -> Float[Array, "..."]:
 
     The legend of letters is in `transformer.py`.
     """
-    layout = _layout.get()
-    return x if layout is None else layout.cut(x, letters)
+    return _layout.get().cut(x, letters)
 
 
 def in_parts(function: Callable[..., T], inputs: Any, letters: Any, result_letters: Any) -> T:
@@ -57,16 +68,21 @@ def in_parts(function: Callable[..., T], inputs: Any, letters: Any, result_lette
     For a function that treats all indices of the cut axes alike, and uses operations for which a
     compiler would bring the parts together. Letters come in trees like those of the arrays.
     """
-    layout = _layout.get()
-    if layout is None:
-        return function(*inputs)
-    return layout.in_parts(function, inputs, letters, result_letters)
+    return _layout.get().in_parts(function, inputs, letters, result_letters)
 
 
 def cuts_parameters() -> bool:
     """Whether a layer should be run under `keep_all_but_cuts`."""
-    layout = _layout.get()
-    return layout is not None and layout.cuts_parameters
+    return _layout.get().cuts_parameters
+
+
+def on_one_cpu() -> bool:
+    """Whether what is traced runs on one CPU, rather than on accelerators or in several parts.
+
+    Never more than a question of speed: a program may be compiled for any platform whatever it is.
+    """
+    on_one_cpu = _layout.get().on_one_cpu
+    return jax.default_backend() == "cpu" if on_one_cpu is None else on_one_cpu
 
 
 def keep_all_but_cuts(primitive: Any, *_: Any, **__: Any) -> bool:

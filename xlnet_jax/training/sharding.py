@@ -245,8 +245,10 @@ def activations_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
         )(*arrays)
 
     if mesh.size == 1:
-        return contextlib.nullcontext()
-    return layout.cut_by(layout.Layout(cut, in_parts, cuts_parameters=mesh.shape[FSDP] > 1))
+        on_cpu = mesh.devices.item().platform == "cpu"
+        return layout.cut_by(layout.Layout(on_one_cpu=on_cpu))
+    cuts_parameters = mesh.shape[FSDP] > 1
+    return layout.cut_by(layout.Layout(cut, in_parts, cuts_parameters, on_one_cpu=False))
 
 
 def on_mesh(function: Callable[..., T], mesh: Mesh) -> Callable[..., T]:
