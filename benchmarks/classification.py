@@ -87,10 +87,12 @@ def ours(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     fresh = jax.device_get(jax.jit(task.init_params)(jax.random.key(0)))
     params = jax.device_put(merge_params(fresh, load_pretrained(args.folder).params)[0])
     optimizer = make_optimizer(OptimizerConfig(weight_decay=0.01), 1000, params)
-    step = jax.jit(make_train_step(task, optimizer, seed=0), donate_argnums=0)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    step = sharding.on_mesh(make_train_step(task, optimizer, seed=0), mesh)
+    step = jax.jit(step, donate_argnums=0)
     state = jax.jit(lambda: make_state(task, optimizer, 0))()
     batch = jax.device_put(fixed_batch(task.network.n_token))
-    predict = jax.jit(task.predict)
+    predict = jax.jit(sharding.on_mesh(task.predict, mesh))
 
     def infer() -> None:
         jax.block_until_ready(predict(params, batch))
@@ -101,7 +103,7 @@ def ours(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
         jax.block_until_ready(state)
 
     def real() -> None:
-        predictions = Predictor(task, sharding.make_mesh(), BATCH)(params, "dev")
+        predictions = Predictor(task, mesh, BATCH)(params, "dev")
         np.save(Path(args.folder) / "ours.npy", predictions["logits"])
 
     infer()

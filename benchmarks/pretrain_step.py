@@ -65,6 +65,7 @@ def ours(args: argparse.Namespace) -> Timers:
     from xlnet_jax.model.heads import PermutationLanguageModel
     from xlnet_jax.tasks.pretraining import PretrainingTask
     from xlnet_jax.tasks.sampling import PretrainingDataConfig
+    from xlnet_jax.training import sharding
     from xlnet_jax.training.optimizer import OptimizerConfig, make_optimizer
     from xlnet_jax.training.reporting import measure_matmul
     from xlnet_jax.training.state import make_state
@@ -84,7 +85,9 @@ def ours(args: argparse.Namespace) -> Timers:
     task = PretrainingTask(PermutationLanguageModel(network, run), Source())  # type: ignore[arg-type]
     shapes = jax.eval_shape(task.init_params, jax.random.key(0))
     optimizer = make_optimizer(OptimizerConfig(weight_decay=0.01), 1000, shapes)
-    step = jax.jit(make_train_step(task, optimizer, seed=0), donate_argnums=0)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    step = sharding.on_mesh(make_train_step(task, optimizer, seed=0), mesh)
+    step = jax.jit(step, donate_argnums=0)
     state = jax.jit(lambda: make_state(task, optimizer, 0))()
     batch = jax.device_put(make_batch(args.batch))
 

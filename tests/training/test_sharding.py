@@ -1,6 +1,7 @@
 """Meshes, what may be cut and what not, and names for all parameters."""
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
@@ -178,16 +179,15 @@ def test_what_cannot_be_cut_evenly_stays_whole():
     assert place.spec == PartitionSpec(None, "fsdp")
 
 
-def test_the_model_is_told_whether_it_runs_on_one_cpu():
-    """A program for a TPU is traced on a machine whose default device is a CPU."""
-    for some, expected in (
+def test_the_model_is_told_of_the_cores_of_one_cpu_alone():
+    for some, on_one_cpu in (
         (devices(1), True),
         (devices(2), False),
         ([Device(0, platform="tpu")], False),
     ):
         with sharding.activations_on(Mesh(np.array(some).reshape(-1, 1, 1), sharding.AXES)):
-            assert layout.on_one_cpu() is expected
-    assert layout.on_one_cpu()  # the default device of these tests
+            assert layout.cpu_cores() == (os.cpu_count() if on_one_cpu else 0)
+    assert layout.cpu_cores() == 0
 
 
 def test_on_tpu_attention_brings_no_parts_together():

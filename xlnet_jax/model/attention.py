@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -77,7 +76,8 @@ def relative_attention(
 
     Products are in the dtype of `q`, their sums, the softmax and the masks in float32. With two
     directions (G = 2) even batch rows use `r[0]`, odd ones `r[1]`. The segment term enters as
-    s·((q + z)·(e_1 - e_0)): what all keys of a row share cancels in the softmax.
+    s·((q + z)·(e_1 - e_0)): what all keys of a row share cancels in the softmax. On one CPU heads
+    whose scores would overflow the cache are worked off in groups, with the same result.
     """
     directions = r.shape[0]
     masks = core.Masks(
@@ -87,7 +87,7 @@ def relative_attention(
         seed=None if rate == 0.0 or seed is None else _rows_first(seed, q.shape[0], directions),
     )
     of_heads = (q, k, v, r, biases)
-    groups = _head_groups(k, r.shape[1]) if layout.on_one_cpu() else 1
+    groups = _head_groups(k, r.shape[1], layout.cpu_cores())
     if groups == 1:
         return _attention(of_heads, masks, rate)
     arrays, tree = jax.tree.flatten(of_heads)
@@ -100,16 +100,17 @@ def relative_attention(
     return jnp.concatenate(outputs, axis=-2)
 
 
-def _head_groups(k: Float[Array, "B S N H"], num_codes: int) -> int:
+def _head_groups(k: Float[Array, "B S N H"], num_codes: int, cpu_cores: int) -> int:
     """In how many groups a CPU works off the heads, one group after the other.
 
     So many that a group's scores stay in the cache from one operation to the next. The query rows
     are fewer, but gain by it too.
     """
+    if not cpu_cores:
+        return 1
     batch, num_keys, heads, _ = k.shape
-    scores = batch * (num_codes - num_keys) * num_keys
-    most = max(1, (os.cpu_count() or 1) * _SCORES // scores)
-    return next(n for n in range(1, heads + 1) if heads % n == 0 and heads // n <= most)
+    most = cpu_cores * _SCORES // (batch * (num_codes - num_keys) * num_keys)
+    return next(n for n in range(1, heads + 1) if heads % n == 0 and heads // n <= max(1, most))
 
 
 def _attention(

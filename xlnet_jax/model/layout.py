@@ -10,7 +10,6 @@ import contextvars
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 from jaxtyping import Array, Float
 
 T = TypeVar("T")
@@ -31,13 +30,13 @@ class Layout(NamedTuple):
         cut: (array, letters of its axes) -> the same array, its parts told where to live.
         in_parts: see the function of this name.
         cuts_parameters: parameters are kept in parts and brought together where they are used.
-        on_one_cpu: see the function of this name; None if JAX's default device is meant.
+        cpu_cores: see the function of this name.
     """
 
     cut: Callable[[Array, str], Array] = _whole
     in_parts: Callable[..., Any] = _at_once
     cuts_parameters: bool = False
-    on_one_cpu: bool | None = None
+    cpu_cores: int = 0
 
 
 _UNCUT = Layout()
@@ -76,13 +75,9 @@ def cuts_parameters() -> bool:
     return _layout.get().cuts_parameters
 
 
-def on_one_cpu() -> bool:
-    """Whether what is traced runs on one CPU, rather than on accelerators or in several parts.
-
-    Never more than a question of speed: a program may be compiled for any platform whatever it is.
-    """
-    on_one_cpu = _layout.get().on_one_cpu
-    return jax.default_backend() == "cpu" if on_one_cpu is None else on_one_cpu
+def cpu_cores() -> int:
+    """How many cores work on one operation; 0 but on one CPU, uncut."""
+    return _layout.get().cpu_cores
 
 
 def keep_all_but_cuts(primitive: Any, *_: Any, **__: Any) -> bool:

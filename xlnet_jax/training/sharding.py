@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -246,9 +247,8 @@ def activations_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
 
     if mesh.size == 1:
         on_cpu = mesh.devices.item().platform == "cpu"
-        return layout.cut_by(layout.Layout(on_one_cpu=on_cpu))
-    cuts_parameters = mesh.shape[FSDP] > 1
-    return layout.cut_by(layout.Layout(cut, in_parts, cuts_parameters, on_one_cpu=False))
+        return layout.cut_by(layout.Layout(cpu_cores=os.cpu_count() or 1 if on_cpu else 0))
+    return layout.cut_by(layout.Layout(cut, in_parts, cuts_parameters=mesh.shape[FSDP] > 1))
 
 
 def on_mesh(function: Callable[..., T], mesh: Mesh) -> Callable[..., T]:
