@@ -246,8 +246,8 @@ def activations_on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
         )(*arrays)
 
     if mesh.size == 1:
-        on_cpu = mesh.devices.item().platform == "cpu"
-        return layout.cut_by(layout.Layout(cpu_cores=os.cpu_count() or 1 if on_cpu else 0))
+        cpu_cores = (os.cpu_count() or 1) if mesh.devices.item().platform == "cpu" else 0
+        return layout.cut_by(layout.Layout(cpu_cores=cpu_cores))
     return layout.cut_by(layout.Layout(cut, in_parts, cuts_parameters=mesh.shape[FSDP] > 1))
 
 
