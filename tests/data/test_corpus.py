@@ -392,3 +392,11 @@ def test_a_full_disk_names_the_file_and_leaves_no_half_shard(config, monkeypatch
     assert contents(folder) == {k: v for k, v in whole.items() if k != "shard-00002.json"}
     build(config, unit_bytes=1024)
     assert contents(folder) == whole
+
+
+def test_each_build_of_a_process_cuts_the_text_with_its_own_vocabulary(config, tmp_path):
+    chinese = str(GOLDENS / "tokenization/zh/spiece.model")
+    build(config)
+    build(config, spiece_model=chinese, overwrite=True)
+    build(config, spiece_model=chinese, output_dir=str(tmp_path / "other"))
+    assert read(config.output_dir) == read(tmp_path / "other")

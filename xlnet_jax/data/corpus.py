@@ -103,6 +103,7 @@ def build_corpus(config: CorpusConfig, report: Callable[[str], None] = print) ->
         settings = UnitSettings(
             output_dir=config.output_dir,
             model_path=os.fspath(output_dir / MODEL_NAME),
+            model_sha256=tokenizer.sha256,
             normalization=config.normalization,
             use_eod=config.use_eod,
             line_rules=_line_rules(config),

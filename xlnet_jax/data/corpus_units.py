@@ -40,6 +40,7 @@ class UnitSettings:
 
     output_dir: str
     model_path: str
+    model_sha256: str
     normalization: Normalization
     use_eod: bool
     line_rules: str
@@ -50,7 +51,9 @@ class UnitSettings:
 
 
 @functools.lru_cache(maxsize=1)
-def _tokenizer(model_path: str, normalization: Normalization) -> Tokenizer:
+def _tokenizer(model_path: str, model_sha256: str, normalization: Normalization) -> Tokenizer:
+    """Kept from unit to unit; the checksum tells it from what lay at this path before."""
+    del model_sha256
     return Tokenizer(model_path, normalization)
 
 
@@ -108,7 +111,9 @@ class _Unit:
         advance: Callable[[int, int], None],
     ):
         self.settings, self.number, self.unit, self.advance = settings, number, unit, advance
-        self.tokenizer = _tokenizer(settings.model_path, settings.normalization)
+        self.tokenizer = _tokenizer(
+            settings.model_path, settings.model_sha256, settings.normalization
+        )
         self.counts = dict.fromkeys(COUNTS, 0)
         self.part = 0
         self.part_bytes = 0
