@@ -394,6 +394,28 @@ def test_a_full_disk_names_the_file_and_leaves_no_half_shard(config, monkeypatch
     assert contents(folder) == whole
 
 
+def test_the_vocabulary_in_the_folder_can_be_the_one_to_build_anew_with(config):
+    build(config, heldout_every=3)
+    kept = Path(config.output_dir) / "spiece.model"
+    build(config, spiece_model=str(kept), use_eod=False, overwrite=True)
+    assert kept.read_bytes() == MODEL.read_bytes()
+    assert not Manifest.read(config.output_dir).use_eod
+
+
+def test_another_vocabulary_in_the_folder_is_never_the_one_that_cuts_the_text(config, tmp_path):
+    chinese = GOLDENS / "tokenization/zh/spiece.model"
+    Path(config.output_dir).mkdir()
+    there = Path(config.output_dir) / "spiece.model"
+    there.write_bytes(chinese.read_bytes())
+    with pytest.raises(ValueError, match=r"another vocabulary than --spiece_model=.*--overwrite"):
+        build(config)
+    assert there.read_bytes() == chinese.read_bytes()
+    manifest, _ = build(config, overwrite=True)
+    assert manifest.tokenizer(config.output_dir).sha256 == manifest.tokenizer_sha256
+    build(config, output_dir=str(tmp_path / "fresh"))
+    assert read(config.output_dir) == read(tmp_path / "fresh")
+
+
 def test_each_build_of_a_process_cuts_the_text_with_its_own_vocabulary(config, tmp_path):
     chinese = str(GOLDENS / "tokenization/zh/spiece.model")
     build(config)

@@ -188,6 +188,7 @@ def _prepare_folder(
     output_dir = epath.Path(config.output_dir)
     wanted = _what_is_built(config, tokenizer, files, empty_files, unit_size)
     build_path = output_dir / BUILD_NAME
+    model = tokenizer.model_path.read_bytes()
     if swept := _sweep(output_dir):
         report(f"removed {swept} unfinished files of an earlier run")
     if config.overwrite:
@@ -212,8 +213,15 @@ def _prepare_folder(
         )
     for folder in [output_dir, output_dir / HELDOUT] if config.heldout_every else [output_dir]:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / MODEL_NAME).exists():
-            storage.write_atomic(folder / MODEL_NAME, [tokenizer.model_path.read_bytes()])
+        there = folder / MODEL_NAME
+        if there.exists() and there.read_bytes() == model:
+            continue
+        if there.exists() and not config.overwrite:
+            raise ValueError(
+                f"{os.fspath(there)} is another vocabulary than --spiece_model="
+                f"{config.spiece_model}: choose another --output_dir, or --overwrite to replace it"
+            )
+        storage.write_atomic(there, [model])
     if not build_path.exists():
         text = json.dumps(wanted, indent=1, ensure_ascii=False) + "\n"
         storage.write_atomic(build_path, [text.encode()])
@@ -251,10 +259,11 @@ def _sweep(output_dir: epath.Path) -> int:
 
 
 def _remove_shards(output_dir: epath.Path) -> None:
+    """All but the vocabulary, which may be the one to build with, or the only copy of it."""
     for folder in (output_dir / HELDOUT, output_dir):
         if not folder.exists():
             continue
-        for name in (MANIFEST_NAME, BUILD_NAME, MODEL_NAME):
+        for name in (MANIFEST_NAME, BUILD_NAME):
             (folder / name).unlink(missing_ok=True)
         for path in folder.iterdir():
             if path.name.startswith(corpus_units.SHARD_PREFIX):
