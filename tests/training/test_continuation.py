@@ -9,7 +9,9 @@ import optax
 import pytest
 from etils import epath
 
+from configs import classify
 from tests.parity import pretrain_train
+from tests.tasks import tiny_task
 from tests.training import tiny_run
 from xlnet_jax.convert import model_files, moments, orbax_folder, workdirs
 from xlnet_jax.convert.conversion import Conversion, convert
@@ -189,3 +191,37 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_from_its_weights_again
     foundation = setup.find_foundation(settings.parse(config), str(tmp_path))
     assert foundation.weights is not None
     np.testing.assert_array_equal(foundation.weights.params["lm_bias"], loaded.params["lm_bias"])
+
+
+def finetuning(tmp_path, **model):
+    """Settings of a classifier whose config says its whole network."""
+    config = tiny_task.quick(classify.get_config("own"), tmp_path)
+    config.data.train = "train.tsv"
+    config.train.eval_every = 0
+    plain = config.to_dict()
+    if model:
+        del plain["model"]["network"]
+        plain["model"] |= model
+    return settings.parse(plain)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_can_have_another_network(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    said = tiny_task.sizes(tiny_task.ENGLISH.vocab_size)
+    deeper = dataclasses.replace(said, n_layer=3)
+    model_files.write_model_files(folder, deeper, tiny_task.ENGLISH)
+    assert setup.find_foundation(finetuning(tmp_path), str(folder)).config == said
+    # Evaluation, and training behind a checkpoint, take the run's own.
+    assert setup.find_foundation(finetuning(tmp_path), str(folder), begun=True).config == deeper
+    (folder / "checkpoints" / "4").mkdir(parents=True)
+    assert setup.find_foundation(finetuning(tmp_path), str(folder)).config == deeper
+
+
+def test_a_resumed_run_has_its_vocabulary_also_where_the_config_says_its_network(tmp_path):
+    fields = dataclasses.asdict(tiny_task.sizes(tiny_task.ENGLISH.vocab_size))
+    model_files.write_model_files(tmp_path, tiny_task.sizes(5), tiny_task.ENGLISH)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    foundation = setup.find_foundation(finetuning(tmp_path, **fields), str(tmp_path))
+    assert foundation.tokenizer is not None
+    assert foundation.config is None  # checkpoints are compared with the config

@@ -182,7 +182,7 @@ def predict(
 def _open(config: Mapping[str, Any], folder: str) -> tuple[Settings, Task, Mesh]:
     """Settings, task and devices of a run that has started."""
     settings = parse(config)
-    task = setup.make_task(settings, setup.find_foundation(settings, folder))
+    task = setup.make_task(settings, setup.find_foundation(settings, folder, begun=True))
     mesh = sharding.make_mesh(settings.mesh)
     sharding.check_network(task.network, mesh)
     return settings, task, mesh

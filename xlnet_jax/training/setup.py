@@ -34,17 +34,24 @@ class Foundation(NamedTuple):
     source: str
 
 
-def find_foundation(settings: Settings, folder: str) -> Foundation:
+def find_foundation(settings: Settings, folder: str, *, begun: bool = False) -> Foundation:
     """The work directory's own files if it has been used, else `init_from`, else the config's.
+
+    It has been if it holds a checkpoint, or by `begun`.
 
     Raises ValueError or OSError where something is missing or cannot be understood.
     """
-    # A run that was stopped before its first checkpoint has its files, but no weights yet.
-    begun = bool(orbax_folder.steps_of(epath.Path(folder))) or not settings.init_from
+    # A run that was stopped before its first checkpoint has its files, but no weights yet: they
+    # count only where the config does not say what to start from.
+    begun = begun or bool(orbax_folder.steps_of(epath.Path(folder)))
+    begun = begun or not (settings.init_from or settings.network)
     if begun and (config := model_files.read_config(folder)):
-        if not isinstance(settings.network, str):  # the config says all, and checkpoints compare
-            return Foundation(None, None, None, os.fspath(folder))
-        return Foundation(config, model_files.read_tokenizer(folder), None, os.fspath(folder))
+        # Pretraining has its vocabulary from its data.
+        has_own = hasattr(settings.data, "spiece_model") or isinstance(settings.network, str)
+        tokenizer = model_files.read_tokenizer(folder) if has_own else None
+        # Where the config says the network, checkpoints are compared with it.
+        config = config if isinstance(settings.network, str) else None
+        return Foundation(config, tokenizer, None, os.fspath(folder))
     spiece_model = getattr(settings.data, "spiece_model", "")
     if settings.init_from:
         weights = load_pretrained(settings.init_from, spiece_model=spiece_model or None)
