@@ -242,6 +242,8 @@ def test_a_changed_network_or_text_is_refused(finished, shards, other_shards, tm
         "belong to another run: config.model.d_inner: 32 in the checkpoint, 34 now;"
         " config.train.batch_size: 4 in the checkpoint, 8 now. Set these back, or give another",
     )
+    assert train(*tiny_run.flags(shards, workdir, optimizer__clip=0.0)) == 2
+    assert_one_line(capsys, "config.optimizer.clip: 1.0 in the checkpoint, 0.0 now. Set these back")
     other = tiny_run.flags(other_shards, workdir)
     assert train(*other) == 2
     assert_one_line(capsys, "belong to another run: data.shards_sha256: ")

@@ -29,6 +29,32 @@ def test_what_it_depends_on_may_not(section, key):
     assert workdir.compare_configs(old, new) == ([], [line])
 
 
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        ("clip", 1.0, 0.0),
+        ("weight_decay", 0.01, 0.0),
+        ("layer_decay", 1.0, 0.75),
+        ("layer_decay_on", "gradient", "learning_rate"),
+    ],
+)
+def test_a_part_of_the_optimizer_may_neither_come_nor_go(key, old, new):
+    said = {"clip": 1.0, "weight_decay": 0.01, "layer_decay": 0.75, "layer_decay_on": "gradient"}
+    one, other = ({"optimizer": {**said, key: value}} for value in (old, new))
+    line = f"config.optimizer.{key}: {old!r} in the checkpoint, {new!r} now"
+    assert workdir.compare_configs(one, other) == ([], [line])
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [("clip", 1.0, 0.5), ("weight_decay", 0.01, 0.1), ("layer_decay", 0.75, 0.8)],
+)
+def test_the_numbers_of_its_parts_may_change(key, old, new):
+    one, other = ({"optimizer": {key: value}} for value in (old, new))
+    line = f"config.optimizer.{key}: {old!r} in the checkpoint, {new!r} now"
+    assert workdir.compare_configs(one, other) == ([line], [])
+
+
 def test_a_key_that_one_of_them_lacks_is_shown():
     _, forbidden = workdir.compare_configs({"data": {}}, {"data": {"spans": "words"}})
     assert forbidden == ["config.data.spans: '(missing)' in the checkpoint, 'words' now"]

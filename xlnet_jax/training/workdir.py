@@ -62,7 +62,8 @@ def store_config(folder: epath.Path, config: Mapping[str, Any]) -> None:
 
 
 # What may change when a run is resumed: it is not part of what the state means, or the data's own
-# checksums (`Task.identity`) tell whether it matters.
+# checksums (`Task.identity`) tell whether it matters. (Of the optimizer all but what its state is
+# made of, see `_optimizer_parts`.)
 _FREE_SECTIONS = ("optimizer", "checkpoint", "report", "mesh")
 _FREE = {
     "init_from",
@@ -103,8 +104,22 @@ def compare_configs(
 ) -> tuple[list[str], list[str]]:
     """Lines for keys that differ and may, and for keys that differ and must not."""
     lines = differing({"config": stored}, {"config": current})
-    allowed = [line for line in lines if _is_free(line.removeprefix("config.").split(":")[0])]
+    before, now = (_optimizer_parts(side.get("optimizer", {})) for side in (stored, current))
+    fixed = {f"optimizer.{key}" for key in before if before[key] != now[key]}
+    keys = {line: line.removeprefix("config.").split(":")[0] for line in lines}
+    allowed = [line for line, key in keys.items() if _is_free(key) and key not in fixed]
     return allowed, [line for line in lines if line not in allowed]
+
+
+def _optimizer_parts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """By key of section `optimizer`, what of it decides which parts the optimizer's state has."""
+    decays = config.get("layer_decay", 1.0) != 1.0
+    return {
+        "clip": config.get("clip", 0.0) > 0,
+        "weight_decay": config.get("weight_decay", 0.0) > 0,
+        "layer_decay": decays,
+        "layer_decay_on": config.get("layer_decay_on") if decays else "",
+    }
 
 
 def _is_free(key: str) -> bool:
