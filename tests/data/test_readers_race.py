@@ -86,3 +86,21 @@ def test_files_that_are_no_json(tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match="holds no questions"):
         list(read_race(tmp_path, ("middle",)))
+
+
+def test_a_file_without_a_question_or_that_is_not_there(write, tmp_path):
+    path = write("q.txt", questions=[], options=[], answers=[])
+    with pytest.raises(ValueError, match=r"q\.txt holds no questions"):
+        list(read_race(path))
+    with pytest.raises(FileNotFoundError, match=r"no file or folder .*nowhere\.json"):
+        list(read_race(tmp_path / "nowhere.json"))
+
+
+def test_standard_input_is_read_like_a_file(monkeypatch):
+    def given(data):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        return list(read_race("-"))
+
+    assert len(given(json.dumps(DATA).encode("utf-8-sig"))) == 2
+    with pytest.raises(ValueError, match=r"- is not utf-8 text: .*\(config\.data\.encoding\)"):
+        given(b"\xff")

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -253,12 +254,14 @@ def natural_order(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def read_text(path: epath.PathLike, encoding: str = "utf-8") -> str:
-    """A whole file as text, without a byte order mark.
+    """A whole file ("-" for standard input) as text, without a byte order mark.
 
     Raises FileNotFoundError, or ValueError where the bytes are not of that encoding.
     """
     try:
-        text = epath.Path(path).read_bytes().decode(encoding)
+        is_stdin = os.fspath(path) == "-"
+        data = sys.stdin.buffer.read() if is_stdin else epath.Path(path).read_bytes()
+        text = data.decode(encoding)
     except (UnicodeDecodeError, LookupError) as error:
         raise ValueError(
             f"{os.fspath(path)} is not {encoding} text: {error} (config.data.encoding)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -45,26 +44,30 @@ def read_race(
 
     Raises FileNotFoundError, or ValueError that names the file and the place in its JSON.
     """
-    root = epath.Path(path)
-    if os.fspath(path) == "-":
-        yield from _questions(sys.stdin.buffer.read().decode(encoding), "-", "stdin", "")
-        return
-    if root.is_file():
-        yield from _read_file(root, "", encoding)
-        return
     count = 0
-    for level in levels:
-        folder = root / level
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {os.fspath(folder)} (config.data.levels)")
-        for file in sorted(folder.iterdir(), key=lambda file: natural_order(file.name)):
-            if file.name.startswith("."):  # what file managers leave behind
-                continue
-            for example in _read_file(file, level, encoding):
-                count += 1
-                yield example
+    for example in _read(path, levels, encoding):
+        count += 1
+        yield example
     if not count:
         raise ValueError(f"{os.fspath(path)} holds no questions")
+
+
+def _read(path: epath.PathLike, levels: Sequence[str], encoding: str) -> Iterator[ChoiceExample]:
+    root = epath.Path(path)
+    if os.fspath(path) == "-":
+        yield from _questions(read_text(path, encoding), "-", "stdin", "")
+    elif root.is_dir():
+        for level in levels:
+            folder = root / level
+            if not folder.is_dir():
+                raise FileNotFoundError(f"no folder {os.fspath(folder)} (config.data.levels)")
+            for file in sorted(folder.iterdir(), key=lambda file: natural_order(file.name)):
+                if not file.name.startswith("."):  # what file managers leave behind
+                    yield from _read_file(file, level, encoding)
+    elif root.exists():
+        yield from _read_file(root, "", encoding)
+    else:
+        raise FileNotFoundError(f"no file or folder {os.fspath(path)}")
 
 
 def _read_file(file: epath.Path, level: str, encoding: str) -> Iterator[ChoiceExample]:
