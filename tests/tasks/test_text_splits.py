@@ -204,6 +204,16 @@ def test_folders_of_own_texts(tmp_path):
     assert split(config).labels.tolist() == [0, 1]
 
 
+def test_a_folder_in_the_place_of_a_published_one_is_read_like_it(tmp_path):
+    for label in ("neg", "pos", "unsup"):  # as IMDB's own training folder has them
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.txt").write_text(" good<br />bad\n")
+    config = TextDataConfig(name="imdb", folder="unpacked", dev=str(tmp_path))
+    for form in ("auto", "folders"):
+        found = list(open_split(dataclasses.replace(config, form=form), "dev", Oddities()))
+        assert [(e.label, e.text_a) for e in found] == [("neg", "good bad"), ("pos", "good bad")]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

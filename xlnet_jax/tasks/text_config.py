@@ -28,7 +28,7 @@ class TextDataConfig(SummaryConfig):
             "lines", or a tsv whose header has the column `text_a`; its labels are not read.
         form: of own files: "tsv" (no quoting), "csv", "quoted_tsv", "jsonl", "folders" (one folder
             a label, one file a text), "lines" (a text a line, or two with a tab in between, no
-            labels), or "auto": by the ending.
+            labels), or "auto": by the ending, and "folders" for a folder.
         encoding: of own files.
         header: whether own tsv and csv files begin with names of columns.
         text_a, text_b, label, id: columns of own files (or TFDS features), by name or by number

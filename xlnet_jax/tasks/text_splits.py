@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from xlnet_jax.data import readers_published
 from xlnet_jax.data.readers import Columns, Label, TextExample, has_column, read_examples
@@ -70,9 +71,14 @@ def _open_own(
     """
     if path == "-":
         return _open_stdin(config, split, oddities)
-    form = form_of(path) if config.form == "auto" else config.form
+    form = config.form
+    if form == "auto":
+        form = "folders" if epath.Path(path).is_dir() else form_of(path)
     if form == "folders":
-        return read_label_folders(path, config.labels or None, encoding=config.encoding)
+        known = readers_published.find(config.name) if config.is_published else config
+        return read_label_folders(
+            path, known.labels or None, encoding=config.encoding, clean_text=_cleaner(config)
+        )
     if form == "lines":
         return _open_lines(config, read_rows(path, "tsv", encoding=config.encoding), path, split)
     columns = config.columns
