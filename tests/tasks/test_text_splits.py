@@ -53,6 +53,11 @@ def test_labels_are_found_in_the_training_data(write):
     assert split(config).labels.tolist() == [1, 0, 1]
     numbers = TextDataConfig(train=write("b.csv", "text,label\na,10\nb,9\nc,-1\n"))
     assert find_labels(numbers) == ("-1", "9", "10")
+    # Nothing is left to the order of a set, which every process has its own of.
+    spellings = [f"{zeros}{number}" for number in range(1, 6) for zeros in ("00", "0", "")]
+    rows = "".join(f"a,{label}\n" for label in spellings)
+    alike = TextDataConfig(train=write("c.csv", f"text,label\n{rows}"))
+    assert find_labels(alike) == tuple(spellings)
     given = dataclasses.replace(config, labels=("zoo", "bar", "new"))
     assert split(given).labels.tolist() == [0, 1, 0]
     assert split(given).labels.dtype == np.int32

@@ -178,7 +178,7 @@ def _several(value: Any, separator: str) -> tuple[str, ...]:
 def find_labels(config: TextDataConfig) -> tuple[str, ...]:
     """Names of the classes: of the data set, of the config, or all that the training data have.
 
-    Those found are sorted, by value if all are whole numbers. () for regression.
+    Those found are sorted, by value first if all are whole numbers. () for regression.
     """
     kind = config.resolved_kind
     if kind == "regression":
@@ -203,7 +203,7 @@ def find_labels(config: TextDataConfig) -> tuple[str, ...]:
             " (config.data.label)"
         )
     numbers = all(label.removeprefix("-").isdecimal() for label in found)
-    return tuple(sorted(found, key=int) if numbers else sorted(found))
+    return tuple(sorted(found, key=lambda label: (int(label) if numbers else 0, label)))
 
 
 def make_split(
