@@ -266,6 +266,8 @@ def test_the_top_layer_has_the_full_rate(shapes):
         ({"warmup_steps": -1}, "optimizer.warmup_steps must be 0 or more, got -1"),
         ({"weight_decay": -0.1}, "optimizer.weight_decay must be 0 or more, got -0.1"),
         ({"clip": -1.0}, "optimizer.clip must be 0 or more, got -1.0"),
+        ({"clip": float("inf")}, "optimizer.clip must be finite, or 0 for none, got inf"),
+        ({"weight_decay": float("inf")}, "optimizer.weight_decay must be finite, or 0 for none"),
         ({"min_lr_ratio": -1.0}, "optimizer.min_lr_ratio must be 0 or more, got -1.0"),
         ({"beta_1": 1.0}, r"optimizer.beta_1 must be in \[0, 1\), got 1.0"),
         ({"beta_2": -0.5}, r"optimizer.beta_2 must be in \[0, 1\), got -0.5"),

@@ -157,7 +157,8 @@ def test_a_key_that_is_read_no_more_is_found(file, read, key):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": -1}, "config.data.seed is -1|seed must be"),
+        ({"seed": -1}, "config.seed is -1, wanted 0 to 4294967295"),
+        ({"seed": 2**32}, "config.seed is 4294967296, wanted 0 to 4294967295"),
         ({"seed": None}, "config.seed is None, wanted a whole number"),
         ({"train__steps": 0}, "train.steps must be at least 1, or 0 with .* got train.steps 0"),
         ({"train__epochs": 2.0}, "got train.steps 2000 and train.epochs 2.0"),

@@ -70,6 +70,9 @@ class OptimizerConfig:
         for name in ("warmup_steps", "weight_decay", "clip", "min_lr_ratio"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"optimizer.{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("weight_decay", "clip"):
+            if getattr(self, name) == math.inf:
+                raise ValueError(f"optimizer.{name} must be finite, or 0 for none, got inf")
         if self.min_lr_ratio > 1:
             raise ValueError(
                 f"optimizer.min_lr_ratio must be from 0 to 1, got {self.min_lr_ratio}: the"

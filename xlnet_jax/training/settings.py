@@ -118,6 +118,8 @@ def parse(config: Mapping[str, Any]) -> Settings:
     for name, kind in (("task", str), ("init_from", str), ("seed", int)):
         if not isinstance(config[name], kind) or isinstance(config[name], bool):
             raise ValueError(f"config.{name} is {config[name]!r}, wanted {_KINDS[kind][0]}")
+    if not 0 <= config["seed"] < 2**32:  # JAX would take others modulo that, NumPy not at all
+        raise ValueError(f"config.seed is {config['seed']}, wanted 0 to {2**32 - 1}")
     if not isinstance(config["init_optimizer"], bool) or (
         config["init_optimizer"] and not config["init_from"]
     ):
