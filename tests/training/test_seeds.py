@@ -38,6 +38,9 @@ def test_the_last_or_the_best_evaluation_counts(tmp_path):
     assert seeds.judged(tmp_path, "") == {"heldout_loss": 2.5, "dev_f1": 0.6}
     assert seeds.judged(tmp_path, "dev_f1") == {"heldout_loss": 2.0, "dev_f1": 0.9}
     assert seeds.judged(tmp_path, "heldout_loss") == {"heldout_loss": 2.0, "dev_f1": 0.9}
+    # Of equals the first, whose checkpoint is the one that was kept.
+    (tmp_path / "metrics.csv").write_text("step,dev_f1,dev_accuracy\n2,0.9,0.7\n4,0.9,0.8\n")
+    assert seeds.judged(tmp_path, "dev_f1") == {"dev_f1": 0.9, "dev_accuracy": 0.7}
 
 
 def test_a_run_without_evaluation_is_refused(tmp_path):

@@ -65,8 +65,10 @@ def judged(folder: str, best_metric: str) -> dict[str, float]:
             f"{folder} was never evaluated; --seeds needs held-out data and"
             " config.train.eval_every other than 0"
         )
-    best = rows[-1]
-    for row in rows if best_metric else ():
+    if not best_metric:
+        return rows[-1]
+    best = rows[0]  # of equals the first, which is the one that was saved
+    for row in rows[1:]:
         if is_better(best_metric, row[best_metric], best[best_metric]):
             best = row
     return best
