@@ -208,6 +208,18 @@ def test_a_best_checkpoint_that_is_superseded_goes_when_the_next_is_whole(tmp_pa
     assert not aside.exists()
 
 
+def test_a_damaged_best_checkpoint_is_said_and_the_run_goes_on(tmp_path):
+    options = {"checkpoint__best_metric": "score", "train__eval_every": 2}
+    run(tmp_path, evaluate=lambda step: {"score": step}, train__steps=4, **options)
+    (tmp_path / "best" / "checkpoints" / "4" / "info" / "metadata").write_text("{")
+    best = BestKeeper(str(tmp_path), settings(**options).checkpoint, 4)
+    best.close()
+    assert best.problem.startswith("the best so far is not known: checkpoint of step 4: ")
+    run(tmp_path, evaluate=lambda step: {"score": -step}, train__steps=6, **options)
+    assert saved(tmp_path / "best") == [6]
+    assert kept_score(tmp_path) == -6
+
+
 def test_an_unknown_best_metric_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"best_metric is 'f1'; evaluation gives \['heldout_loss"):
         run(tmp_path, checkpoint__best_metric="f1")

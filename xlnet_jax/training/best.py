@@ -34,7 +34,7 @@ class BestKeeper:
 
     `step` is where the run begins or goes on. Better states of later steps, from before it was
     set back, are no longer of this run: they make way for its next best, and are deleted only
-    when that is complete.
+    when that is complete. One that is damaged is no best at all: `problem` says so, else it is "".
     """
 
     def __init__(self, workdir: str, config: CheckpointConfig, step: int):
@@ -43,13 +43,23 @@ class BestKeeper:
         self._checkpointer = Checkpointer(best_folder(workdir), alone) if self._metric else None
         self._superseded = epath.Path(best_folder(workdir)) / _SUPERSEDED_FOLDER
         self._best: float | None = None
+        self.problem = ""
         self._beyond: list[int] = []
         if self._checkpointer:
             steps = agreement.of_process_0(self._checkpointer.steps())
             self._delete_superseded(steps)  # left by a run that was killed
             self._beyond = [later for later in steps if later > step]
             if kept := [earlier for earlier in steps if earlier <= step]:
-                self._best = self._checkpointer.stored(kept[-1])["metrics"].get(self._metric)
+                self._read(kept[-1])
+
+    def _read(self, step: int) -> None:
+        """Takes the metric of what is kept."""
+        assert self._checkpointer is not None
+        stored = self._checkpointer.stored(step)
+        if isinstance(stored, str):
+            self.problem = f"the best so far is not known: {stored}"
+        else:
+            self._best = stored["metrics"].get(self._metric)
 
     def offer(
         self, state: TrainState, metrics: Mapping[str, float], stored: Mapping[str, Any]

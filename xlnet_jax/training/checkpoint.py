@@ -140,9 +140,10 @@ class Checkpointer:
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
-    def stored(self, step: int) -> Mapping[str, Any]:
-        """What was given to `save` beside the state of a step."""
-        return self._info(step)["stored"]
+    def stored(self, step: int) -> Info | str:
+        """What was given to `save` beside a state; if that is damaged, one line that says how."""
+        info = self._attempt(step, lambda: self._info(step))
+        return agreement.first_problem(info) or info["stored"]
 
     def set_aside(self, steps: Sequence[int], folder: str) -> None:
         """Moves checkpoints to a folder beside that of all; the same steps on all processes."""

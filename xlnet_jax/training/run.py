@@ -97,6 +97,8 @@ def _train(
     if task.has_heldout:
         evaluate = make_evaluator(task, mesh, setup.eval_batch_size(settings), reporter.say)
     best = BestKeeper(folder, settings.checkpoint, int(state.step))
+    if best.problem:
+        reporter.say(best.problem)
     loop = Loop(
         settings=settings,
         task=task,
