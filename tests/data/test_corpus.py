@@ -3,6 +3,7 @@ import gzip
 import itertools
 import json
 import os
+import pwd
 import zlib
 from pathlib import Path
 
@@ -422,3 +423,13 @@ def test_each_build_of_a_process_cuts_the_text_with_its_own_vocabulary(config, t
     build(config, spiece_model=chinese, overwrite=True)
     build(config, spiece_model=chinese, output_dir=str(tmp_path / "other"))
     assert read(config.output_dir) == read(tmp_path / "other")
+
+
+def test_the_system_need_not_know_the_user(config, monkeypatch):
+    """As in containers that run as a number."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    build(config)

@@ -13,6 +13,7 @@ from etils import epath
 from xlnet_jax.data.line_rules import LineRules, Stream
 from xlnet_jax.data.normalization import Normalization, changed_code_points
 from xlnet_jax.data.shard_writer import ShardBuffer, token_dtype
+from xlnet_jax.data.storage import size_of
 from xlnet_jax.data.text_blocks import Block, Stretch, TextOptions
 from xlnet_jax.data.text_sources import read_blocks
 from xlnet_jax.data.tokenizer import Tokenizer
@@ -87,7 +88,7 @@ def finished_units(folder: epath.Path) -> set[int]:
             ("starts", facts["sentences"], facts["starts_dtype"]),
         ):
             file = path.with_suffix(f".{suffix}")
-            if not file.exists() or file.stat().length != count * np.dtype(dtype).itemsize:
+            if not file.exists() or size_of(file) != count * np.dtype(dtype).itemsize:
                 damaged.add(unit)
     return last - damaged
 

@@ -39,6 +39,16 @@ def absolute(path: str | os.PathLike[str]) -> epath.Path:
     return epath.Path(os.path.abspath(place)) if is_local(place) else place
 
 
+def size_of(path: str | os.PathLike[str]) -> int:
+    """Bytes of a file; raises FileNotFoundError if there is none.
+
+    On a disk not by `epath`, whose `stat` fails for files of a user whom the system has no name
+    for, as in many containers.
+    """
+    place = epath.Path(path)
+    return os.path.getsize(place) if is_local(place) else int(place.stat().length)
+
+
 def write_atomic(path: epath.Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Writes a file that readers see complete or not at all, even after a power cut.
 

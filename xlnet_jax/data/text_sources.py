@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from etils import epath
 
+from xlnet_jax.data import storage
 from xlnet_jax.data.text_blocks import BLOCK_BYTES, Block, Stretch, TextOptions, document_lines
 
 _GZIP_GROWTH = 4  # text is roughly this many times its gzip size; only used to cut units of work
@@ -42,7 +43,7 @@ def find_files(patterns: Sequence[str], options: TextOptions) -> tuple[list[Stre
         if path.endswith(_UNREADABLE):
             raise ValueError(f"{path}: only plain text, .gz and jsonl are read; unpack it first")
         is_gzip = path.endswith(".gz")
-        size = _size(path)
+        size = storage.size_of(path)
         if size == 0 or (is_gzip and size < 4096 and not _gzip_has_text(path)):
             empty.append(path)
             continue
@@ -78,10 +79,6 @@ def _matches(pattern: str) -> list[str]:
     if os.path.isfile(pattern):
         return [pattern]
     return [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-
-
-def _size(path: str) -> int:
-    return int(epath.Path(path).stat().length) if "://" in path else os.path.getsize(path)
 
 
 def _gzip_has_text(path: str) -> bool:
