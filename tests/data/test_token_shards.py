@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.shard_files import random_sentences, write_data_dir
-from xlnet_jax.data import shard_writer
+from tests.training import bucket
+from xlnet_jax.data import shard_writer, staging
 from xlnet_jax.data.token_shards import TokenShards
 
 
@@ -171,7 +173,7 @@ def test_shards_in_a_bucket_are_copied_once(data_dir, tmp_path, monkeypatch):
     local = TokenShards(data_dir).epoch(1, 1)
     wanted, found = np.empty(len(local), np.int32), np.empty(len(local), np.int32)
     local.copy(0, len(local), wanted)
-    with epath_testing.mock_epath(open=open_there, exists=exists_there):
+    with epath_testing.mock_epath(open=open_there, exists=exists_there, stat=exists_there):
         for _ in range(2):
             TokenShards("gs://bucket", cache_dir=tmp_path).epoch(1, 1).copy(0, len(local), found)
             assert (found == wanted).all()
@@ -179,3 +181,16 @@ def test_shards_in_a_bucket_are_copied_once(data_dir, tmp_path, monkeypatch):
             TokenShards("gs://bucket/none", cache_dir=tmp_path)
     assert sum(name.endswith((".tokens", ".starts")) for name in opened) == 10
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+def test_a_copy_of_a_file_that_has_changed_is_made_anew(tmp_path, monkeypatch):
+    source = tmp_path / "bucket" / "a.tfrecords"
+    source.parent.mkdir()
+    with bucket.serve(source.parent, monkeypatch):
+        for content, changed in ((b"one", 1000), (b"two", 2000)):  # as long as each other
+            source.write_bytes(content)
+            os.utime(source, (changed, changed))
+            path = f"{bucket.BUCKET}/a.tfrecords"
+            assert staging.local_copy(path, cache_dir=tmp_path / "cache").read_bytes() == content
+        with pytest.raises(FileNotFoundError, match=r"gs://bucket/none: no such file"):
+            staging.local_copy(f"{bucket.BUCKET}/none", cache_dir=tmp_path / "cache")
