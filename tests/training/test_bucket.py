@@ -5,8 +5,10 @@ import os
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from tests.training import bucket, toy_processes
+from xlnet_jax.data import storage
 from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer
 
 
@@ -62,3 +64,16 @@ def test_the_package_that_buckets_need_is_named(requests, monkeypatch):
     monkeypatch.setattr(bucket.gcs_utils, "get_bucket", missing)
     with pytest.raises(OSError, match=r"--workdir=gs://bucket/run: .* pip install google-cloud-"):
         Checkpointer(f"{bucket.BUCKET}/run", CheckpointConfig())
+
+
+def test_a_file_whose_writing_fails_is_not_there(requests, tmp_path):
+    def chunks():
+        yield b"the beginning"
+        raise ValueError("no more")
+
+    path = epath.Path(f"{bucket.BUCKET}/file")
+    with pytest.raises(ValueError, match="no more"):
+        storage.write_atomic(path, chunks())
+    assert os.listdir(tmp_path / "bucket") == []
+    storage.write_atomic(path, [b"all ", b"of it"])
+    assert (tmp_path / "bucket" / "file").read_bytes() == b"all of it"

@@ -57,9 +57,13 @@ def write_atomic(path: epath.Path, chunks: Iterable[bytes | memoryview]) -> None
     """
     path = epath.Path(path)
     if not is_local(path):
-        with path.open("wb") as file:
-            for chunk in chunks:
-                file.write(bytes(chunk))
+        try:
+            with path.open("wb") as file:
+                for chunk in chunks:
+                    file.write(bytes(chunk))
+        except BaseException:  # closing the file has uploaded what there was of it
+            path.unlink(missing_ok=True)
+            raise
         return
     final = os.fspath(path)
     folder, name = os.path.split(final)
