@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from etils import epath
 
+from tests.convert import examples
 from tests.training import bucket, toy_processes
+from xlnet_jax.convert import conversion, writing
 from xlnet_jax.data import storage
 from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer
 
@@ -77,3 +79,15 @@ def test_a_file_whose_writing_fails_is_not_there(requests, tmp_path):
     assert os.listdir(tmp_path / "bucket") == []
     storage.write_atomic(path, [b"all ", b"of it"])
     assert (tmp_path / "bucket" / "file").read_bytes() == b"all of it"
+
+
+@pytest.mark.parametrize("output", ["model", "model/"])
+def test_a_conversion_in_a_bucket_does_not_delete_what_it_is_to_read(requests, tmp_path, output):
+    model = tmp_path / "bucket" / "model"
+    writing.write(epath.Path(model), examples.pretrained(), "hf")
+    before = sorted(os.listdir(model))
+    source = f"{bucket.BUCKET}/model"
+    job = conversion.Conversion(source, f"{bucket.BUCKET}/{output}", "hf", "hf", overwrite=True)
+    with pytest.raises(ValueError, match=r"OUT is or holds .*gs://bucket/model.* give another OUT"):
+        conversion.convert(job, print)
+    assert sorted(os.listdir(model)) == before

@@ -73,7 +73,8 @@ def convert(job: Conversion, say: Say = print) -> None:
     """Writes the folder `job.output`, whole or not at all.
 
     Raises:
-        ValueError, OSError: wrong input; the output is then as it was.
+        ValueError, OSError: wrong input; the output is then as it was (in a bucket, where it can be
+            replaced only by being deleted first, it may be gone).
         FloatingPointError: `verify` found a difference; likewise.
     """
     _check(job)
@@ -140,6 +141,13 @@ def _check(job: Conversion) -> None:
         raise FileExistsError(f"{job.output} exists already: give another OUT, or --overwrite")
     if output.exists() and not output.is_dir():
         raise ValueError(f"{job.output} is a file; OUT is a folder")
+    if not is_local(output):  # emptied before anything is read, see `_output`
+        read = [place for place in (name, job.spiece_model, job.xlnet_config) if place]
+        if lost := [place for place in read if epath.Path(place).is_relative_to(output)]:
+            raise ValueError(
+                f"in a bucket OUT cannot take the place of what is read, and OUT is or holds"
+                f" {', '.join(lost)}: give another OUT"
+            )
 
 
 def _is_empty(folder: epath.Path) -> bool:
