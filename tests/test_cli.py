@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.parsers import verb_parsers
-from xlnet_jax import cli
+from xlnet_jax import cli, config_files
 from xlnet_jax.verbs import doctor, processes
 
 CONFIG = """
@@ -197,6 +197,15 @@ def test_wrong_config_file_ends_in_one_line(capsys, calls, config_file, text, ar
     assert len(lines) == 1
     assert wanted in lines[0]
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--config.data.train", "--config.seed=3"), ("--noconfig.data.train",), ("--config.seed",)],
+)
+def test_a_flag_without_a_value_is_for_true_and_false(flags):
+    with pytest.raises(ValueError, match=r"^--(no)?config\.\S+ is for true or false; wanted --c"):
+        config_files.load("configs/pretrain.py:tiny", flags)
 
 
 def test_train_gets_the_config_with_its_overrides(calls, config_file):

@@ -98,9 +98,9 @@ def _own_places(path: str) -> Iterator[str]:
 
 
 def _finish(config: ConfigDict, overrides: Sequence[str], spec: str) -> ConfigDict:
-    for key, text in _split_overrides(overrides):
+    for key, text, bare in _split_overrides(overrides):
         _check_key(config, key, spec)
-        _override(config, key, text)
+        _override(config, key, text, bare)
     return config
 
 
@@ -150,8 +150,8 @@ def _line_of(error: Exception, path: str) -> str:
     return f":{lines[-1]}" if lines else ""
 
 
-def _split_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields (dotted key, text of the value) of each override.
+def _split_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yields (dotted key, text of the value, flag if it stands without a value) of each override.
 
     Raises:
         ValueError: something is not an override.
@@ -162,11 +162,12 @@ def _split_overrides(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
         name, equals, text = token.partition("=")
         name = "--" + name.lstrip("-") if name.startswith("-") else name
         if name.startswith("--noconfig.") and not equals:
-            yield name.removeprefix("--noconfig."), "false"
+            yield name.removeprefix("--noconfig."), "false", name
         elif name.startswith("--config.") and name != "--config.":
+            bare = not equals and (not rest or rest[0].startswith("--"))
             if not equals:
-                text = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-            yield name.removeprefix("--config."), text
+                text = "true" if bare else rest.pop(0)
+            yield name.removeprefix("--config."), text, name if bare else ""
         else:
             raise ValueError(
                 f"unrecognized argument {token!r}; a config key is set by --config.KEY=VALUE"
@@ -204,8 +205,8 @@ def _suggest(key: str, known: Sequence[str]) -> str:
     return f"nothing near it; top keys: {', '.join(sections)}"
 
 
-def _override(config: ConfigDict, key: str, text: str) -> None:
-    """Sets one value, read as the type that the config gives it.
+def _override(config: ConfigDict, key: str, text: str, bare: str) -> None:
+    """Sets one value, read as the type that the config gives it; `bare` is a flag without a value.
 
     `None` empties any key; a key that is None without a declared type takes any Python literal.
     """
@@ -214,6 +215,8 @@ def _override(config: ConfigDict, key: str, text: str) -> None:
         name, _, last = last.partition(".")
         section = section[name]
     kind, before = section.get_type(last), section[last]
+    if bare and kind is not bool:
+        raise ValueError(f"{bare} is for true or false; wanted --config.{key}=VALUE")
     try:
         if text == "None":
             section[last] = None
