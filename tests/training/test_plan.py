@@ -39,6 +39,23 @@ def run_cli(capsys, *arguments):
     return status, capsys.readouterr()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("del config.train['steps']", "the config lacks train.steps"),
+        ("del config.data['seq_len']", "the config lacks data.seq_len"),
+        ("config.mesh.more = 1", "keys that nothing reads: mesh.more; known here: mesh.data"),
+    ],
+)
+def test_keys_that_are_missing_or_unknown_are_named(tmp_path, capsys, change, message):
+    (tmp_path / "own.py").write_text(
+        "from configs import pretrain\ndef get_config():\n"
+        f"    config = pretrain.get_config('tiny')\n    {change}\n    return config\n"
+    )
+    assert cli.main(["plan", f"--config={tmp_path / 'own.py'}", "--topology=cpu"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_arithmetic_of_an_estimate():
     work = plan.measure(LOOP, DEVICE, 4)
     product, traffic = 2 * 8 * 16 * 32 / 1e3, 2 * TILE / 1e2

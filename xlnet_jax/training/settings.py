@@ -110,12 +110,8 @@ def parse(config: Mapping[str, Any]) -> Settings:
 
     Raises ValueError that names a missing, unknown or unfitting key.
     """
-    sections = {"model", "data", "optimizer", "train", "checkpoint", "report", "mesh"}
-    _check_keys("", config, sections | {"task", "init_from", "init_optimizer", "seed"})
-    for name in sorted(sections):
-        if not isinstance(config[name], Mapping):
-            raise ValueError(f"config.{name} must be a section of keys, got {config[name]!r}")
-    for name, kind in (("task", str), ("init_from", str), ("seed", int)):
+    check_keys(config)
+    for name, kind in (("init_from", str), ("seed", int)):
         if not isinstance(config[name], kind) or isinstance(config[name], bool):
             raise ValueError(f"config.{name} is {config[name]!r}, wanted {_KINDS[kind][0]}")
     if not 0 <= config["seed"] < 2**32:  # JAX would take others modulo that, NumPy not at all
@@ -130,9 +126,6 @@ def parse(config: Mapping[str, Any]) -> Settings:
     data = _data(find_task(config["task"]).DataConfig, config)
     model = dict(config["model"])
     from_data = {key: getattr(data, key) for key in ("bi_data", "reuse_len") if hasattr(data, key)}
-    run_names = _names(RunConfig) - {"bi_data", "reuse_len"}  # keys of `data`, where they matter
-    network_names = {"network"} if "network" in model else _names(XLNetConfig)
-    _check_keys("model.", model, network_names | run_names)
     _check_types("model.", model, RunConfig)
     if "network" in model and not isinstance(model["network"], str):
         raise ValueError(
@@ -146,8 +139,8 @@ def parse(config: Mapping[str, Any]) -> Settings:
         init_from=config["init_from"],
         init_optimizer=config["init_optimizer"],
         seed=config["seed"],
-        network=model["network"] if "network" in model else {k: model[k] for k in network_names},
-        run=RunConfig(**from_data, **{k: model[k] for k in run_names}),
+        network=model.get("network", {k: model[k] for k in _network_names(model)}),
+        run=RunConfig(**from_data, **{k: model[k] for k in _RUN_NAMES}),
         data=data,
         optimizer=_section(OptimizerConfig, "optimizer", config),
         train=_section(TrainConfig, "train", config),
@@ -164,6 +157,31 @@ def parse(config: Mapping[str, Any]) -> Settings:
     if settings.train.steps:
         make_schedule(settings.optimizer, settings.train.steps)  # raises if they do not fit
     return settings
+
+
+_SECTIONS = {
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+    "checkpoint": CheckpointConfig,
+    "report": ReportConfig,
+    "mesh": MeshConfig,
+}
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Raises ValueError that names keys which are missing, or which nothing reads."""
+    sections = {"model", "data", *_SECTIONS}
+    _check_keys("", config, sections | {"task", "init_from", "init_optimizer", "seed"})
+    for name in sorted(sections):
+        if not isinstance(config[name], Mapping):
+            raise ValueError(f"config.{name} must be a section of keys, got {config[name]!r}")
+    if not isinstance(config["task"], str):
+        raise ValueError(f"config.task is {config['task']!r}, wanted {_KINDS[str][0]}")
+    # The seed of the data is that of the whole config.
+    _check_keys("data.", config["data"], _names(find_task(config["task"]).DataConfig) - {"seed"})
+    _check_keys("model.", config["model"], _network_names(config["model"]) | _RUN_NAMES)
+    for name, kind in _SECTIONS.items():
+        _check_keys(f"{name}.", config[name], _names(kind))
 
 
 def find_task(name: str) -> ModuleType:
@@ -185,17 +203,14 @@ def _is_task(module: ModuleType) -> bool:
 
 def _data(kind: Any, config: Mapping[str, Any]) -> Any:
     """The task's own section; its `seed`, if it has one, is that of the whole config."""
-    names = _names(kind)
-    _check_keys("data.", config["data"], names - {"seed"})
     _check_types("data.", config["data"], kind)
-    seed = {"seed": config["seed"]} if "seed" in names else {}
+    seed = {"seed": config["seed"]} if "seed" in _names(kind) else {}
     data = kind(**seed, **config["data"])
     data.validate()
     return data
 
 
 def _section(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
-    _check_keys(f"{name}.", config[name], _names(kind))
     _check_types(f"{name}.", config[name], kind)
     return kind(**config[name])
 
@@ -220,6 +235,13 @@ def _check_types(prefix: str, values: Mapping[str, Any], kind: Any) -> None:
 
 def _names(kind: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
+
+
+_RUN_NAMES = _names(RunConfig) - {"bi_data", "reuse_len"}  # keys of `data`, where they matter
+
+
+def _network_names(model: Mapping[str, Any]) -> set[str]:
+    return {"network"} if "network" in model else _names(XLNetConfig)
 
 
 def _check_keys(prefix: str, values: Mapping[str, Any], wanted: set[str]) -> None:

@@ -78,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
 
     config = config_files.load(args.config, args.overrides).to_dict()
 
-    from xlnet_jax.training import topologies
+    from xlnet_jax.training import settings, topologies
 
+    settings.check_keys(config)
     topologies.check_name(args.topology)
     options = {"vocab_size": args.vocab_size, "length": args.length}
     if args.find_batch:
