@@ -60,6 +60,15 @@ def rows(context, *choices, max_length=16, max_question_length=8):
     return [row.tolist() for row in split.tokens], [row.tolist() for row in split.segments]
 
 
+def test_held_out_files_are_read_before_the_training_begins(folder):
+    task = tiny_task.make(
+        multiple_choice, train=f"{folder}/train", dev=f"{folder}/nowhere", max_seq_length=20,
+        max_question_length=12,
+    )  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"no file or folder .*/nowhere"):
+        _ = task.introduction
+
+
 def test_every_option_is_read_with_the_text_alone():
     text, first, second = (WORDS.encode(x) for x in ("an apple", "the river", "a bridge of old"))
     tokens, segments = rows("an apple", "the river", "a bridge of old", max_length=32)

@@ -192,6 +192,8 @@ class FineTuningTask(abc.ABC, Generic[ConfigT, SplitT]):
     def introduction(self) -> str:
         """What was dropped or cut in all data at hand, and the training data in a line."""
         lengths = self.features("train").lengths
+        for split in self.eval_splits:  # what is wrong with them is better known now than later
+            self.features(split)
         notes = [note for split in ("train", *self.eval_splits) for note in self.notes(split)]
         line = (
             f"{len(lengths):,} training features of {lengths.mean():.0f} tokens on average, at most"
