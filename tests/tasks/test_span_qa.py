@@ -300,6 +300,9 @@ def test_train_evaluate_and_predict_end_to_end(tmp_path):
 def test_only_splits_are_read_as_files():
     data = DataConfig(train="train.json", spiece_model="spiece.model")
     assert data.file("train") == "train.json"
-    for name in ("dev", "spiece_model", "nothing"):
-        with pytest.raises(ValueError, match=f"config.data.{name} is empty"):
+    with pytest.raises(ValueError, match=r"config\.data\.dev is empty; set --config"):
+        data.file("dev")
+    for name in ("spiece_model", "nothing"):
+        wanted = f"there is no split '{name}', wanted one of train, dev, test, predict"
+        with pytest.raises(ValueError, match=wanted):
             data.file(name)

@@ -241,8 +241,10 @@ def test_what_does_not_fit_is_named(changes, message):
 
 
 def test_a_split_that_is_not_given():
-    with pytest.raises(ValueError, match=r"config.data.dev is empty; set --config.data.dev=PATH"):
+    with pytest.raises(ValueError, match=r"config.data.dev is empty; set --config.data.dev=FILE"):
         open_split(TextDataConfig(), "dev", Oddities())
+    with pytest.raises(ValueError, match=r"no split 'tset', wanted one of train, dev, test$"):
+        open_split(TextDataConfig(), "tset", Oddities())
     assert evaluation_splits(TextDataConfig()) == ()
     assert evaluation_splits(TextDataConfig(name="tfds:x", dev="test")) == ("dev",)
 

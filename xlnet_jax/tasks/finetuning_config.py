@@ -43,12 +43,17 @@ class FineTuningConfig:
         longest = values["max_seq_length"] if length is None else length
         return {**values, "train": "planned.tsv", "dev": "", "max_seq_length": longest}
 
+    def own(self, split: str) -> str:
+        """What the config gives for a split, "" for nothing; raises ValueError if it is none."""
+        if split not in self.SPLITS:
+            raise ValueError(f"there is no split {split!r}, wanted one of {', '.join(self.SPLITS)}")
+        return getattr(self, split)
+
     def file(self, split: str) -> str:
-        """What the config gives for a split; raises ValueError if that is nothing."""
-        path = getattr(self, split) if split in self.SPLITS else ""
-        if not path:
-            raise ValueError(f"config.data.{split} is empty; set --config.data.{split}=FILE")
-        return path
+        """The same; raises ValueError if that is nothing, too."""
+        if path := self.own(split):
+            return path
+        raise ValueError(f"config.data.{split} is empty; set --config.data.{split}=FILE")
 
 
 @dataclasses.dataclass(frozen=True)

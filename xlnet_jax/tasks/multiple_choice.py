@@ -70,7 +70,7 @@ class DataConfig(SummaryConfig):
 
     def path(self, split: str) -> str:
         """Folder or file of a split; raises ValueError if the config gives none."""
-        own = getattr(self, split) if split in ("train", "dev", "test") else ""
+        own = self.own(split)
         if not own and not self.folder:
             raise ValueError(f"config.data.{split} is empty; set it, or config.data.folder")
         return own or str(epath.Path(self.folder) / split)

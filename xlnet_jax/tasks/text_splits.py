@@ -51,15 +51,15 @@ def open_split(config: TextDataConfig, split: str, oddities: Oddities) -> Iterat
 
     Raises ValueError or OSError for wrong input; ValueError for a split that is not given.
     """
-    own = getattr(config, split) if split in ("train", "dev", "test") else ""
     if config.is_tfds:
-        return _open_tfds(config, own, split)
-    if own:
+        return _open_tfds(config, config.own(split), split)
+    if not config.is_published:
+        return _open_own(config, config.file(split), split, oddities)
+    # A published data set may have further ones, as MNLI does.
+    if own := config.own(split) if split in config.SPLITS else "":
         return _open_own(config, own, split, oddities)
-    if config.is_published:
-        published = readers_published.find(config.name)
-        return published.read(config.name, config.folder, split, oddities)
-    raise ValueError(f"config.data.{split} is empty; set --config.data.{split}=PATH")
+    published = readers_published.find(config.name)
+    return published.read(config.name, config.folder, split, oddities)
 
 
 def _open_own(
