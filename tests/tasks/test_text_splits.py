@@ -249,6 +249,18 @@ def test_a_split_that_is_not_given():
     assert evaluation_splits(TextDataConfig(name="tfds:x", dev="test")) == ("dev",)
 
 
+def test_every_line_has_an_answer_of_its_own(write, monkeypatch):
+    def texts(config, given=b""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        return [example.text_a for example in open_split(config, "test", Oddities())]
+
+    lines = TextDataConfig(test=write("lines.txt", "one\n\nthree\n"), form="lines")
+    assert texts(lines) == ["one", "", "three"]
+    stdin = TextDataConfig(test="-")
+    assert texts(stdin, b"\none\n\nthree") == ["", "one", "", "three"]
+    assert texts(stdin, b"\ntext\none\n\nthree\n") == ["one", "three"]  # a table
+
+
 def test_kinds():
     assert TextDataConfig().resolved_kind == "classification"
     assert TextDataConfig(name="sts-b").resolved_kind == "regression"

@@ -80,7 +80,8 @@ def _open_own(
             path, known.labels or None, encoding=config.encoding, clean_text=_cleaner(config)
         )
     if form == "lines":
-        return _open_lines(config, read_rows(path, "tsv", encoding=config.encoding), path, split)
+        rows = read_rows(path, "tsv", encoding=config.encoding, keep_empty=True)
+        return _open_lines(config, rows, path, split)
     columns = config.columns
     has = functools.partial(has_column, path, form, columns, encoding=config.encoding)
     if config.is_published and not has(config.text_a):
@@ -95,19 +96,24 @@ def _open_stdin(config: TextDataConfig, split: str, oddities: Oddities) -> Itera
     """A text a line; or, if the first line is a header with the column of the text, a tsv."""
     form = "tsv" if config.form in ("auto", "lines", "folders") else config.form
     columns = dataclasses.replace(config.columns, label=None, guid=None)
-    rows: Iterator[Row] = read_rows("-", form, encoding=config.encoding)
+    rows: Iterator[Row] = read_rows("-", form, encoding=config.encoding, keep_empty=True)
     if form == "tsv":
-        first = list(itertools.islice(rows, 1))
-        rows = itertools.chain(first, rows)
-        if not (first and config.header and config.text_a in first[0].values):
+        head: list[Row] = []
+        for row in rows:
+            head.append(row)
+            if row.values:
+                break
+        rows = itertools.chain(head, rows)
+        if not (head and config.header and config.text_a in head[-1].values):
             return _open_lines(config, rows, "-", split)
+    rows = (row for row in rows if row.values)
     return _read(config, "-", split, oddities, columns, form, rows)
 
 
 def _open_lines(
     config: TextDataConfig, rows: Iterator[Row], path: str, split: str
 ) -> Iterator[TextExample]:
-    """A text a line, or two with a tab in between; a missing second text is an empty one."""
+    """A text a line, or two with a tab in between; a missing one is empty, as an empty line is."""
     published = readers_published.find(config.name) if config.is_published else None
     is_pair = bool(config.text_b) or (published is not None and bool(published.columns.text_b))
     clean = _cleaner(config)
