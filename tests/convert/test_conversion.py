@@ -245,6 +245,11 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, original, monkeypatc
             {"allowed": rules.Allowed(("a",), ("b",))},
             r"^--allow_missing, --allow_unused: from tf to tf",
         ),
+        (
+            "jax jax",
+            {"allowed": rules.Allowed((), ("b",))},
+            r"^--allow_missing, --allow_unused: from jax to jax all parameters are taken as",
+        ),
         ("tf tf", {"spiece_model": "nowhere"}, r"nowhere: no such file"),
     ],
 )

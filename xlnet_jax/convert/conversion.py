@@ -131,6 +131,11 @@ def _check(job: Conversion) -> None:
                 f"{', '.join(ignored)}: from tf to tf all variables are taken as they are; leave"
                 " that out, or give --to=jax"
             )
+    if job.source_format == job.target_format == "jax" and job.allowed != rules.STRICT:
+        raise ValueError(
+            "--allow_missing, --allow_unused: from jax to jax all parameters are taken as they are;"
+            " leave that out"
+        )
     if job.average < 0:
         raise ValueError(f"--average must be 1 or more, got {job.average}")
     name = workdirs.split_step(job.source)[0]
