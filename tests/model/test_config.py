@@ -96,6 +96,8 @@ def test_a_network_that_cannot_be(change, message):
 
 def test_a_json_file_with_other_keys():
     values = json.loads(SMALL.to_json())
+    with pytest.raises(ValueError, match="must hold a JSON object, got list"):
+        XLNetConfig.from_json("[]")
     with pytest.raises(ValueError, match=r"has unknown keys \['mem_len'\]; known: \['d_head'"):
         XLNetConfig.from_json(json.dumps(values | {"mem_len": 3}))
     del values["ff_activation"], values["untie_r"]

@@ -53,7 +53,11 @@ class XLNetConfig:
     @classmethod
     def from_json(cls, text: str) -> XLNetConfig:
         """Reads the text of an `xlnet_config.json`; every field must be there, and no other."""
-        values: dict[str, Any] = json.loads(text)
+        values: Any = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"xlnet_config.json must hold a JSON object, got {type(values).__name__}"
+            )
         wanted = {field.name for field in dataclasses.fields(cls)}
         if missing := sorted(wanted - values.keys()):
             raise ValueError(f"xlnet_config.json lacks {missing}; it must hold {sorted(wanted)}")
