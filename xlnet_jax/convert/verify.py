@@ -39,7 +39,7 @@ Distances = dict[str, float]
 
 
 def read_back(written: Pretrained, loaded: Pretrained) -> Distances:
-    """Distance of each parameter that is on both sides; raises ValueError if one is on neither."""
+    """Distance of each parameter of `loaded`; raises ValueError if `written` lacks one."""
     ours, theirs = (traverse_util.flatten_dict(p.params, sep="/") for p in (written, loaded))
     if lost := sorted(theirs.keys() - ours.keys()):
         raise ValueError(f"not found again in what was written: {', '.join(lost)}")

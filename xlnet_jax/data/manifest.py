@@ -26,9 +26,9 @@ class Manifest:
     """The manifest of a folder of token shards, kept in its manifest.json.
 
     `totals` has tokens, sentences, documents, files and bytes (of text as read). `counts` has
-    everything odd that was met: see `corpus.COUNTS`. Each shard has at least name, tokens,
-    sentences and documents; shards without tokens are not listed. `source` says where the text
-    came from and which version of this package read it.
+    everything odd that was met: `corpus_units.COUNTS` and empty_files. Each shard has at least
+    name, tokens, sentences and documents; shards without tokens are not listed. `source` says where
+    the text came from and which version of this package read it.
     """
 
     vocab_size: int
