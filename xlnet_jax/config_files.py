@@ -15,7 +15,6 @@ import difflib
 import importlib.metadata
 import importlib.util
 import inspect
-import json
 import os
 import sys
 import traceback
@@ -25,6 +24,8 @@ from typing import Any
 from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
+
+from xlnet_jax.data.storage import read_object
 
 # Name of a value's type -> what to write on the command line.
 _WANTED = {
@@ -68,13 +69,7 @@ def load_json(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Co
             f"no stored config {os.fspath(file)}: give --config=FILE.py[:ARG], or the --workdir of"
             " a run that has started"
         )
-    try:
-        values = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(file)} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{os.fspath(file)}: wanted a JSON object, got {type(values).__name__}")
-    return _finish(ConfigDict(_tuples(values)), overrides, os.fspath(file))
+    return _finish(ConfigDict(_tuples(read_object(file))), overrides, os.fspath(file))
 
 
 def leaf_keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:

@@ -57,12 +57,14 @@ def test_truncated_safetensors(folder, size):
         ({"ff_activation": "silu"}, r"has ff_activation 'silu', wanted one of relu, gelu"),
         ({"layer_norm_eps": 1e-5}, r"has layer_norm_eps 1e-05, wanted 1e-12"),
         ({"d_inner": "gone"}, r"config\.json lacks d_inner"),
+        ({"vocab_size": "gone"}, r"config\.json lacks vocab_size"),
         ({"vocab_size": 1000}, r"word_embedding: wanted shape \(1000, 8\), got \(2000, 8\)"),
         ({"n_layer": 1}, r"variable transformer\.layer\.1\.ff\.layer_1\.bias: not used"),
         ({"n_layer": 3}, r"attention/q: missing variables \['transformer\.layer\.2\.rel_attn\.q'"),
         ({"summary_activation": "relu"}, r"summary_use_proj True with summary_activation 'relu'"),
         ({"summary_use_proj": False}, r"summary_use_proj False with summary_activation 'tanh'"),
         ({"summary_type": "cls_index"}, r"summary_type 'cls_index', wanted last, first or mean"),
+        ({"id2label": {"0": "a", "2": "b"}}, r"has id2label of 0, 2, wanted 0 to 1"),
     ],
 )
 def test_configs_that_do_not_fit(folder, values, message):
@@ -74,6 +76,9 @@ def test_configs_that_do_not_fit(folder, values, message):
 def test_a_config_that_is_no_json(folder):
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is not JSON"):
+        load_pretrained(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json: wanted a JSON object, got list"):
         load_pretrained(folder)
 
 

@@ -136,6 +136,21 @@ def test_several_heads_in_one_checkpoint():
     assert loaded.notes[1] == "1 variables of the optimizer are no part of the model"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"convert\.json is not JSON"),
+        ("[]", r"convert\.json: wanted a JSON object, got list"),
+        ('{"format": 1}', r"has no params state"),
+    ],
+)
+def test_a_garbled_info_is_named(tmp_path, text, message):
+    written(tmp_path, "jax")
+    (tmp_path / "convert.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("part", ["convert.json", "params"])
 def test_half_a_folder_is_refused(tmp_path, part):
     written(tmp_path, "jax")

@@ -45,7 +45,7 @@ def test_unreadable_manifests_say_what_is_wrong(tmp_path, manifest):
         Manifest.read(tmp_path)
     path = tmp_path / "manifest.json"
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"manifest\.json is not valid JSON"):
+    with pytest.raises(ValueError, match=r"manifest\.json is not JSON"):
         Manifest.read(tmp_path)
     path.write_text(json.dumps({**manifest.to_json(), "format": 99}))
     with pytest.raises(ValueError, match=r"has format 99, this version reads 1: make the shards"):

@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from xlnet_jax.convert.table import Head
+from xlnet_jax.data.storage import read_object
 from xlnet_jax.data.tokenizer import Tokenizer
 from xlnet_jax.model.config import XLNetConfig
 from xlnet_jax.model.transformer import LAYER_NORM_EPSILON
@@ -55,10 +56,7 @@ def read_config(folder: epath.Path) -> Described:
     name = os.fspath(path)
     if not path.exists():
         raise FileNotFoundError(f"{name} is missing: without it the weights have no meaning")
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{name} is not JSON: {error}") from error
+    values = read_object(path)
     if values.get("model_type") != "xlnet":
         raise ValueError(f"{name} has model_type {values.get('model_type')!r}, wanted 'xlnet'")
     if (epsilon := values.get("layer_norm_eps", LAYER_NORM_EPSILON)) != LAYER_NORM_EPSILON:
@@ -68,10 +66,11 @@ def read_config(folder: epath.Path) -> Described:
         raise ValueError(
             f"{name} has ff_activation {activation!r}, wanted one of {', '.join(_ACTIVATIONS)}"
         )
-    if missing := sorted({"d_model", "n_layer", "n_head", "d_inner"} - values.keys()):
+    size = "n_token" if values.keys() & {"n_token", "vocab_size"} == {"n_token"} else "vocab_size"
+    if missing := sorted({size, "d_model", "n_layer", "n_head", "d_inner"} - values.keys()):
         raise ValueError(f"{name} lacks {', '.join(missing)}")
     config = XLNetConfig(
-        n_token=values.get("vocab_size", values.get("n_token")),
+        n_token=values[size],
         d_model=values["d_model"],
         n_layer=values["n_layer"],
         n_head=values["n_head"],
@@ -86,6 +85,11 @@ def read_config(folder: epath.Path) -> Described:
 def _details(values: Mapping[str, Any]) -> dict[str, Any]:
     details: dict[str, Any] = {"summary_type": values.get("summary_type", "last")}
     labels = values.get("id2label") or {}
+    if set(labels) != set(map(str, range(len(labels)))):
+        raise ValueError(
+            f"{CONFIG_NAME} has id2label of {', '.join(map(str, labels))}, wanted 0 to"
+            f" {len(labels) - 1}"
+        )
     if labels and any(label != f"LABEL_{i}" for i, label in labels.items()):
         details["labels"] = [labels[str(i)] for i in range(len(labels))]
     if values.get("problem_type") == "multi_label_classification":

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from typing import Any
 
 from etils import epath
 
 from xlnet_jax.convert.model_files import VOCABULARY_NAME
 from xlnet_jax.data.normalization import Normalization
+from xlnet_jax.data.storage import read_object
 from xlnet_jax.data.tokenizer import WORD_MARK, Tokenizer
 
 CONFIG_NAME = "tokenizer_config.json"
@@ -25,10 +25,7 @@ _UNIGRAM = 1  # TrainerSpec.ModelType
 def read_normalization(folder: epath.Path) -> Normalization:
     """The original's clean-up, with lower-casing if the tokenizer's config says so."""
     path = folder / CONFIG_NAME
-    try:
-        values = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)} is not JSON: {error}") from error
+    values = read_object(path) if path.exists() else {}
     return Normalization(form="reference", lower=bool(values.get("do_lower_case", False)))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from xlnet_jax.data.storage import absolute, attempt
+from xlnet_jax.data.storage import absolute, attempt, read_object
 
 INFO_NAME = "convert.json"
 PARAMS, OPTIMIZER = "params", "optimizer"
@@ -72,12 +72,12 @@ def read(folder: epath.Path, *, optimizer: bool = False) -> Checkpoint:
     path = folder / INFO_NAME
     if not path.exists():
         raise FileNotFoundError(f"{os.fspath(path)} is missing: the folder is not complete")
-    info = json.loads(path.read_text())
+    info = read_object(path)
     if info.get("format") != FORMAT:
         raise ValueError(
             f"{os.fspath(path)}: format {info.get('format')}, this program reads format {FORMAT}"
         )
-    checksums = info["checksums"]
+    checksums = info.get("checksums", {})
     wanted = [OPTIMIZER] if optimizer else [PARAMS]
     if not any(key.startswith(f"{wanted[0]}/") for key in checksums):
         raise ValueError(

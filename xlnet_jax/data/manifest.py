@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from xlnet_jax.data.normalization import Normalization
-from xlnet_jax.data.storage import write_atomic
+from xlnet_jax.data.storage import read_object, write_atomic
 from xlnet_jax.data.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -67,12 +67,8 @@ class Manifest:
                 f"no {MANIFEST_NAME} in {os.fspath(data_dir)}: it is no folder of token shards, or "
                 "`xlnet-jax corpus` did not finish there (the same command again resumes)"
             )
-        try:
-            values = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{os.fspath(path)} is not valid JSON: {error}") from error
-        found = values.get("format") if isinstance(values, dict) else None
-        if found != FORMAT:
+        values = read_object(path)
+        if (found := values.get("format")) != FORMAT:
             raise ValueError(
                 f"{os.fspath(path)} has format {found}, this version reads {FORMAT}: make the "
                 "shards again with `xlnet-jax corpus`"

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from etils import epath
 
@@ -47,6 +48,20 @@ def size_of(path: str | os.PathLike[str]) -> int:
     """
     place = epath.Path(path)
     return os.path.getsize(place) if is_local(place) else int(place.stat().length)
+
+
+def read_object(path: epath.Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises FileNotFoundError if there is no file, ValueError naming it if it holds something else.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{os.fspath(path)}: wanted a JSON object, got {type(values).__name__}")
+    return values
 
 
 def write_atomic(path: epath.Path, chunks: Iterable[bytes | memoryview]) -> None:
