@@ -55,6 +55,11 @@ def test_the_numbers_of_its_parts_may_change(key, old, new):
     assert workdir.compare_configs(one, other) == ([line], [])
 
 
+def test_a_checkpoint_from_before_a_key_of_the_optimizer_is_not_refused_for_it():
+    allowed, forbidden = workdir.compare_configs({"optimizer": {}}, {"optimizer": {"clip": 1.0}})
+    assert (len(allowed), forbidden) == (1, [])
+
+
 def test_a_key_that_one_of_them_lacks_is_shown():
     _, forbidden = workdir.compare_configs({"data": {}}, {"data": {"spans": "words"}})
     assert forbidden == ["config.data.spans: '(missing)' in the checkpoint, 'words' now"]

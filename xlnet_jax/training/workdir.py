@@ -105,7 +105,8 @@ def compare_configs(
     """Lines for keys that differ and may, and for keys that differ and must not."""
     lines = differing({"config": stored}, {"config": current})
     before, now = (_optimizer_parts(side.get("optimizer", {})) for side in (stored, current))
-    fixed = {f"optimizer.{key}" for key in before if before[key] != now[key]}
+    shared = before.keys() & now.keys()
+    fixed = {f"optimizer.{key}" for key in shared if before[key] != now[key]}
     keys = {line: line.removeprefix("config.").split(":")[0] for line in lines}
     allowed = [line for line, key in keys.items() if _is_free(key) and key not in fixed]
     return allowed, [line for line in lines if line not in allowed]
@@ -114,12 +115,13 @@ def compare_configs(
 def _optimizer_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     """By key of section `optimizer`, what of it decides which parts the optimizer's state has."""
     decays = config.get("layer_decay", 1.0) != 1.0
-    return {
+    parts = {
         "clip": config.get("clip", 0.0) > 0,
         "weight_decay": config.get("weight_decay", 0.0) > 0,
         "layer_decay": decays,
         "layer_decay_on": config.get("layer_decay_on") if decays else "",
     }
+    return {key: part for key, part in parts.items() if key in config}
 
 
 def _is_free(key: str) -> bool:
