@@ -38,6 +38,27 @@ TINY_NETWORK = """
 """
 
 
+def test_a_small_model_that_was_interrupted_goes_on(tmp_path, monkeypatch):
+    done, interrupted_at = [], ["corpus", "train"]
+
+    def command(verb, *flags):
+        done.append(verb)
+        if verb in interrupted_at:
+            interrupted_at.remove(verb)
+            raise KeyboardInterrupt
+        made = {"vocab": "spiece.model", "corpus": "shards/manifest.json"}.get(verb, "model")
+        (tmp_path / made).touch()
+
+    (tmp_path / "shards").mkdir()  # as an interrupted corpus leaves it
+    monkeypatch.setattr(notebooks, "command", command)
+    monkeypatch.setattr(notebooks, "python_text", lambda folder: done.append("text"))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            notebooks.small_model(tmp_path, 3)
+    assert notebooks.small_model(tmp_path, 3) == tmp_path / "model"
+    assert done == ["text", "vocab", "corpus", "corpus", "train", "train"]
+
+
 def read(name):
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from xlnet_jax import cli, demo
 from xlnet_jax.convert import model_files
 from xlnet_jax.convert.pretrained import load_pretrained
+from xlnet_jax.data.manifest import MANIFEST_NAME
 
 
 def command(*arguments: str | os.PathLike[str]) -> None:
@@ -40,15 +41,16 @@ def small_model(folder: str | os.PathLike[str], steps: int) -> Path:
     """The work directory of a small XLNet pretrained for so many steps on Python's documentation.
 
     A stand-in for a released checkpoint, of no use beyond a look around. What is there already is
-    taken as it is.
+    taken as it is, and what was interrupted goes on.
     """
     text, spiece, shards = (Path(folder) / name for name in ("python.txt", "spiece", "shards"))
-    if not shards.exists():
+    source, vocabulary = f"--input={text}", f"{spiece}.model"
+    if not Path(vocabulary).exists():
         python_text(folder)
-        source = f"--input={text}"
         command("vocab", source, f"--output_prefix={spiece}", f"--vocab_size={demo.VOCAB_SIZE}")
-        vocabulary = f"--spiece_model={spiece}.model"
-        command("corpus", source, vocabulary, f"--output_dir={shards}", "--num_workers=1")
+    if not (shards / MANIFEST_NAME).exists():
+        model_flag = f"--spiece_model={vocabulary}"
+        command("corpus", source, model_flag, f"--output_dir={shards}", "--num_workers=1")
     model = Path(folder) / "model"
     command(
         "train",
