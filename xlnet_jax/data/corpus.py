@@ -191,10 +191,15 @@ def _prepare_folder(
     model = tokenizer.model_path.read_bytes()
     if swept := _sweep(output_dir):
         report(f"removed {swept} unfinished files of an earlier run")
-    if config.overwrite:
+    begun = build_path.exists() and not corpus_units.finished_units(output_dir)
+    # Of a start that failed at once nothing is worth keeping.
+    afresh = config.overwrite or (begun and not (output_dir / MANIFEST_NAME).exists())
+    if afresh:
         _remove_shards(output_dir)
     elif build_path.exists():
         held = json.loads(build_path.read_text())
+        if held.get("invalid_utf8") == "error":  # so what is finished has nothing to replace
+            held["invalid_utf8"] = wanted["invalid_utf8"]
         found = mapping_differences(held, wanted, "the folder has", "this run wants")
         gone = sorted(set(held.get("files", {})) - set(wanted["files"]))
         found += [f"files.{path}: the folder has it, this run does not" for path in gone]
@@ -216,14 +221,14 @@ def _prepare_folder(
         there = folder / MODEL_NAME
         if there.exists() and there.read_bytes() == model:
             continue
-        if there.exists() and not config.overwrite:
+        if there.exists() and not afresh:
             raise ValueError(
                 f"{os.fspath(there)} is another vocabulary than --spiece_model="
                 f"{config.spiece_model}: choose another --output_dir, or --overwrite to replace it"
             )
         storage.write_atomic(there, [model])
-    if not build_path.exists():
-        text = json.dumps(wanted, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(wanted, indent=1, ensure_ascii=False) + "\n"
+    if not build_path.exists() or build_path.read_text() != text:
         storage.write_atomic(build_path, [text.encode()])
 
 
