@@ -154,9 +154,10 @@ def test_files_are_found_by_name_glob_and_folder(tmp_path):
     assert names("**/*.txt") == ["a.txt", "b.txt", "deep/d.txt"]
     with pytest.raises(FileNotFoundError, match=r"no file matches '.*/\*\.text' \(--input\)"):
         names("a.txt", "*.text")
-    (tmp_path / "e.txt.zst").write_text("x")
-    with pytest.raises(ValueError, match=r"e\.txt\.zst: only plain text, \.gz and jsonl"):
-        names("e*")
+    for packed in ("e.txt.zst", "e.tar.gz", "e.tgz"):
+        (tmp_path / packed).write_text("x")
+        with pytest.raises(ValueError, match=f"{packed}: only plain text, .gz and jsonl"):
+            names(packed)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.tsv", "a.csv.gz"])

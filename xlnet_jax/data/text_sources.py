@@ -19,7 +19,7 @@ from xlnet_jax.data import storage
 from xlnet_jax.data.text_blocks import BLOCK_BYTES, Block, Stretch, TextOptions, document_lines
 
 _GZIP_GROWTH = 4  # text is roughly this many times its gzip size; only used to cut units of work
-_UNREADABLE = (".bz2", ".xz", ".zst", ".zip", ".tar", ".parquet", ".arrow")
+_UNREADABLE = (".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".parquet", ".arrow")
 _TABLES = (".json", ".csv", ".tsv")  # not lines of text, unless a flag says so
 _BYTE_ORDER_MARK = "\ufeff".encode()
 
@@ -40,7 +40,7 @@ def find_files(patterns: Sequence[str], options: TextOptions) -> tuple[list[Stre
         raise ValueError("no input given: name files with --input or a data set with --tfds")
     files, empty = [], []
     for path in sorted(paths):
-        if path.endswith(_UNREADABLE):
+        if path.removesuffix(".gz").endswith(_UNREADABLE):
             raise ValueError(f"{path}: only plain text, .gz and jsonl are read; unpack it first")
         is_gzip = path.endswith(".gz")
         size = storage.size_of(path)
