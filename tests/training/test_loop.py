@@ -3,9 +3,11 @@
 import contextlib
 import csv
 import functools
+import itertools
 import os
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 
 from configs import pretrain
 from tests.training.toy import ToyTask
-from xlnet_jax.training import sharding
+from xlnet_jax.training import loop, sharding
 from xlnet_jax.training.best import BestKeeper, best_folder
 from xlnet_jax.training.checkpoint import CheckpointConfig, Checkpointer, abstract_state
 from xlnet_jax.training.evaluation import LossEvaluator
@@ -41,7 +43,7 @@ def settings(**changes):
     return parse(config.to_dict())
 
 
-def run(workdir, task=None, evaluate=None, **changes):
+def run(workdir, task=None, evaluate=None, schedule=lambda step: 0.05, **changes):
     """Runs the loop on the toy task; the final state. `evaluate`: metrics of a step."""
     task, config, optimizer = task or ToyTask(4), settings(**changes), optax.adam(0.05)
     mesh = sharding.make_mesh()
@@ -66,7 +68,7 @@ def run(workdir, task=None, evaluate=None, **changes):
         mesh=mesh,
         train_step=jax.jit(step, donate_argnums=0, out_shardings=shardings),
         evaluate=evaluator,
-        schedule=lambda step: 0.05,
+        schedule=schedule,
         checkpointer=checkpointer,
         best=best,
         reporter=reporter,
@@ -143,6 +145,21 @@ def test_what_is_due_is_done(tmp_path):
     assert float(first["epoch"]) == 2 / 5
     assert float(first["learning_rate"]) == 0.05
     assert float(first["tokens_per_second"]) > 0
+
+
+def test_what_a_report_takes_slows_no_throughput_down(tmp_path, monkeypatch):
+    clock = itertools.count()  # a second each time that somebody looks
+
+    def schedule(step):
+        for _ in range(1000):  # compiles, say
+            next(clock)
+        return 0.05
+
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    run(tmp_path, ToyTask(4), schedule=schedule, train__eval_every=0)
+    rates = [float(row["tokens_per_second"]) for row in rows(tmp_path)]
+    assert len(rates) == 5
+    assert min(rates) > max(rates) / 10
 
 
 @pytest.mark.parametrize("lower", [True, False])

@@ -114,6 +114,12 @@ class Loop:
         seconds = max(now - self._mark[0] - self._paused, 1e-9)
         examples = (step - self._mark[1]) * self.task.global_batch_size
         self._mark, self._paused = (now, step), 0.0
+        with self._pause():  # the schedule, too: its first call compiles
+            self.reporter.write(step, self._metrics(step, window, examples, seconds))
+
+    def _metrics(
+        self, step: int, window: Window, examples: int, seconds: float
+    ) -> dict[str, float]:
         loss = float(window.loss / window.steps)
         metrics = {
             "epoch": step / self.task.steps_per_epoch,
@@ -126,8 +132,7 @@ class Loop:
             metrics["tokens_per_second"] = examples * self.task.tokens_per_example / seconds
             flops = examples * self.task.flops_per_example
             metrics["mfu"] = flops / seconds / self.peak_flops
-        with self._pause():
-            self.reporter.write(step, metrics)
+        return metrics
 
     def _check_finite(self, state: TrainState) -> None:
         bad_step = int(state.bad_step)
