@@ -1,3 +1,6 @@
+import errno
+import os
+
 import pytest
 
 from xlnet_jax.training import workdir
@@ -63,3 +66,27 @@ def test_a_checkpoint_from_before_a_key_of_the_optimizer_is_not_refused_for_it()
 def test_a_key_that_one_of_them_lacks_is_shown():
     _, forbidden = workdir.compare_configs({"data": {}}, {"data": {"spans": "words"}})
     assert forbidden == ["config.data.spans: '(missing)' in the checkpoint, 'words' now"]
+
+
+def test_an_empty_name_is_no_folder(tmp_path, monkeypatch):
+    """An unset variable of a shell, say, would fill the folder that one happens to be in."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="--workdir is empty, wanted a folder"), workdir.claim(""):
+        pass
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_disk_too_full_for_the_lock_is_said(tmp_path, monkeypatch):
+    def full(descriptor, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    place = str(tmp_path)
+    with pytest.raises(OSError, match=f"--workdir={place}: .*No space left"), workdir.claim(place):
+        pass
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
+    (tmp_path / ".unfinished-metrics.csv.1-2").write_text("half")
+    with workdir.claim(str(tmp_path)):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -13,6 +13,8 @@ import jax
 from etils import epath
 from flax import traverse_util
 
+from xlnet_jax.data import storage
+
 CONFIG_NAME = "config.json"
 
 
@@ -25,6 +27,8 @@ def claim(workdir: str) -> Iterator[epath.Path]:
 
     Raises ValueError if another process has it, OSError if it cannot be written.
     """
+    if not workdir:
+        raise ValueError("--workdir is empty, wanted a folder (. for this one)")
     folder = epath.Path(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,9 +50,12 @@ def claim(workdir: str) -> Iterator[epath.Path]:
                 f"--workdir={workdir} is in use by process {lock.read() or 'unknown'}; wait for it"
                 " or give another folder"
             ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        try:
+            lock.truncate(0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
+        except OSError as error:
+            raise OSError(f"--workdir={workdir}: cannot write there: {error.strerror}") from error
+        storage.sweep_unfinished(folder)
         yield folder
 
 
@@ -56,9 +63,8 @@ def store_config(folder: epath.Path, config: Mapping[str, Any]) -> None:
     """Writes the resolved config beside the checkpoints, in one piece."""
     if jax.process_index() > 0:
         return
-    part = folder / f"{CONFIG_NAME}.part"
-    part.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    part.replace(folder / CONFIG_NAME)
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    storage.write_atomic(folder / CONFIG_NAME, [text.encode()])
 
 
 # What may change when a run is resumed: it is not part of what the state means, or the data's own
