@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from etils import epath
 from tqdm import tqdm
+
+from xlnet_jax.data import storage
 
 # bfloat16 peak of one device as JAX counts devices (a core of v2 and v3, else a chip), FLOP/s.
 PEAK_FLOPS = {
@@ -119,7 +122,8 @@ class Reporter:
         if self._config.tensorboard:
             import tensorflow as tf
 
-            self._writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+            with self._log_errors():
+                self._writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=self._train_steps,
@@ -145,10 +149,10 @@ class Reporter:
         if self._writer is not None:
             import tensorflow as tf
 
-            with self._writer.as_default(step=step):
+            with self._log_errors(), self._writer.as_default(step=step):
                 for name, value in metrics.items():
                     tf.summary.scalar(name, value)
-            self._writer.flush()
+                self._writer.flush()
         shown = {k: f"{v:.4g}" for k, v in metrics.items() if k in SHOWN or k not in COLUMNS}
         if self._bar is not None:
             self._bar.set_postfix(shown)
@@ -173,14 +177,32 @@ class Reporter:
             self._end_profile()
 
     def close(self) -> None:
-        """Ends what is open and draws the curves."""
+        """Ends what is open and draws the curves; says so if they cannot be written.
+
+        That would hide what ended the run before: a save that the same full disk stopped, say.
+        """
         self._end_profile()
         if self._bar is not None:
             self._bar.close()
         if self._writer is not None:
             self._writer.close()
         if self._active:
-            draw_curves(self._rows, self.folder / "curves.png")
+            try:
+                draw_curves(self._rows, self.folder / "curves.png")
+            except OSError as error:
+                self.say(f"no picture of the curves: {error}")
+
+    @contextlib.contextmanager
+    def _log_errors(self) -> Iterator[None]:
+        """Turns TensorFlow's errors into an OSError of one line."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            reason = error.message.split("\n")[0].rpartition("}} ")[2].partition(" [Op:")[0]
+            place = self.folder / "tensorboard"
+            raise OSError(f"{place}: cannot write the TensorBoard log ({reason})") from error
 
     def _end_profile(self) -> None:
         if self._profiling:
@@ -192,11 +214,18 @@ class Reporter:
         path = self.folder / "metrics.csv"
         if start_step == 0 or not path.exists():
             return []
-        rows = csv.DictReader(io.StringIO(path.read_text()))
-        kept = [
-            {k: v for k, v in row.items() if v} for row in rows if int(row["step"]) <= start_step
-        ]
-        return [{k: int(v) if k == "step" else float(v) for k, v in row.items()} for row in kept]
+        try:
+            rows = csv.DictReader(io.StringIO(path.read_text()))
+            read = [
+                {k: int(v) if k == "step" else float(v) for k, v in row.items() if v}
+                for row in rows
+            ]
+            return [row for row in read if row["step"] <= start_step]
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            raise ValueError(
+                f"{path} is no longer as training wrote it ({error!r}): mend it, or move it away to"
+                " go on without the earlier metrics"
+            ) from error
 
     def _flush(self) -> None:
         text = io.StringIO()
@@ -204,10 +233,7 @@ class Reporter:
         writer = csv.DictWriter(text, [*COLUMNS, *sorted(others)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
-        path = self.folder / "metrics.csv"
-        part = self.folder / "metrics.csv.part"
-        part.write_text(text.getvalue())
-        part.replace(path)
+        storage.write_atomic(self.folder / "metrics.csv", [text.getvalue().encode()])
 
 
 def draw_curves(rows: list[dict[str, Any]], path: epath.Path) -> None:
@@ -238,4 +264,4 @@ def draw_curves(rows: list[dict[str, Any]], path: epath.Path) -> None:
             axes.legend()
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
-    path.write_bytes(buffer.getvalue())
+    storage.write_atomic(path, [buffer.getvalue()])
