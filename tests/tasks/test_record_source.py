@@ -50,6 +50,14 @@ def test_batches_have_the_records_in_alternating_rows():
         assert not batch["reset_memory"].any()
 
 
+def test_tokens_beyond_the_vocabulary_are_refused():
+    largest = int(arrays("bi_tpu_2cores", "train-0-0")["input"].max())
+    fitting = records("bi_tpu_2cores", vocab_size=largest + 1)
+    assert fitting.block(0, 25)["tokens"].max() == largest
+    with pytest.raises(ValueError, match=f"n_token is {largest}, but .* hold the token {largest}"):
+        records("bi_tpu_2cores", vocab_size=largest).block(0, 25)
+
+
 def test_rows_continue_their_text_in_both_directions():
     source = records("bi_tpu_2cores")
     wanted = arrays("bi_tpu_2cores", "train-0-0")

@@ -94,6 +94,12 @@ class RecordSource:
         epoch, offset = np.divmod(np.arange(first_step, first_step + steps), self.steps_per_epoch)
         features = self.records(first_step, steps, row)
         tokens = features["input"].astype(np.int32)
+        if (largest := tokens.max()) >= self.manifest.vocab_size:
+            raise ValueError(
+                f"config.model.n_token is {self.manifest.vocab_size}, but the records of"
+                f" {', '.join(self.manifest.source['records'])} hold the token {largest}; set it to"
+                " the size of the vocabulary that they were made with"
+            )
         masked = features["is_masked"] > 0
         functional = (tokens == self.special.sep) | (tokens == self.special.cls)
         positions, weights = factorization.target_list(masked & ~functional, config.num_predict)
