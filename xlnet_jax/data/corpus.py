@@ -191,14 +191,14 @@ def _prepare_folder(
     model = tokenizer.model_path.read_bytes()
     if swept := _sweep(output_dir):
         report(f"removed {swept} unfinished files of an earlier run")
-    begun = build_path.exists() and not corpus_units.finished_units(output_dir)
+    unfinished = build_path.exists() and not (output_dir / MANIFEST_NAME).exists()
     # Of a start that failed at once nothing is worth keeping.
-    afresh = config.overwrite or (begun and not (output_dir / MANIFEST_NAME).exists())
+    afresh = config.overwrite or (unfinished and not corpus_units.finished_units(output_dir))
     if afresh:
         _remove_shards(output_dir)
     elif build_path.exists():
         held = json.loads(build_path.read_text())
-        if held.get("invalid_utf8") == "error":  # so what is finished has nothing to replace
+        if unfinished and held.get("invalid_utf8") == "error":  # so its shards need no replacing
             held["invalid_utf8"] = wanted["invalid_utf8"]
         found = mapping_differences(held, wanted, "the folder has", "this run wants")
         gone = sorted(set(held.get("files", {})) - set(wanted["files"]))
