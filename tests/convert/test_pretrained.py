@@ -125,7 +125,8 @@ def test_another_network_names_the_shapes(tmp_path):
 def test_several_heads_in_one_checkpoint():
     path = examples.GOLDENS / "finetune_forward" / "tied_gelu_wide" / "xlnet_model.ckpt"
     with pytest.raises(
-        ValueError, match="these heads: classification:demo, regression:demo; which"
+        ValueError,
+        match=r"these heads: classification:demo, regression:demo; which.*of xlnet-jax convert",
     ):
         load_pretrained(path)
     allowed = Allowed(unused=("model/regression_demo/*",))
@@ -188,7 +189,11 @@ def test_what_holds_no_weights(tmp_path):
         FileNotFoundError, match=r"holds no weights: wanted a TensorFlow checkpoint"
     ):
         load_pretrained(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no TensorFlow checkpoint at .*/nothing"):
+    wanted = r"/nothing: no such file or folder, wanted a TensorFlow checkpoint .* or a folder"
+    with pytest.raises(FileNotFoundError, match=wanted):
+        load_pretrained(tmp_path / "nothing")
+    (tmp_path / "model.ckpt.index").touch()
+    with pytest.raises(FileNotFoundError, match=r"at .*/nothing: .* there are: model\.ckpt"):
         load_pretrained(tmp_path / "nothing")
 
 

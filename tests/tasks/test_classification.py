@@ -140,13 +140,24 @@ def test_glue_submissions_have_the_names_its_server_wants(tmp_path):
 
 def test_no_vocabulary_is_one_clear_line(folder):
     with pytest.raises(
-        ValueError, match=r"there is no vocabulary: set config.init_from, or config"
+        ValueError, match=r"there is no vocabulary: config.init_from is empty or has no spiece"
     ):
         tiny_task.make(classification, tokenizer=None, train=str(folder / "train.tsv"))
     with pytest.raises(ValueError, match=r"config.data.summary_type is 'cls', wanted one of last"):
         tiny_task.make(classification, train="x", summary_type="cls")
     with pytest.raises(ValueError, match=r"wanted config.data.pad_to_multiple 0, got 16"):
         tiny_task.make(classification, train="x", summary_type="mean", count_padding=True)
+
+
+def test_a_file_that_is_not_there_is_named_with_its_key(folder):
+    gone = {"train": str(folder / "train.tsv"), "dev": "gone.tsv"}
+    with pytest.raises(FileNotFoundError, match=r"^config\.data\.dev: no file gone\.tsv$"):
+        tiny_task.make(classification, **gone).features("dev")
+    with pytest.raises(FileNotFoundError, match=r"^config\.data\.train: no file gone\.tsv$"):
+        tiny_task.make(classification, train="gone.tsv")
+    published = tiny_task.make(classification, name="rte", folder="gone")
+    with pytest.raises(FileNotFoundError, match=r"^config\.data\.folder: no file gone/train\.tsv$"):
+        published.features("train")
 
 
 def test_splits_are_scored_whole_or_not_at_all(folder):

@@ -86,7 +86,7 @@ def test_schedules_at_literal_points(options, points):
 
 
 def test_warmup_must_leave_steps_to_train():
-    with pytest.raises(ValueError, match=r"warmup_steps must be below train.steps = 30, got 30"):
+    with pytest.raises(ValueError, match=r"below train.steps = 30, got 30; set --config\.opt"):
         make_schedule(OptimizerConfig(warmup_steps=30), 30)
 
 

@@ -176,6 +176,8 @@ def test_a_finished_run_has_nothing_to_do(finished, shards, tmp_path, capsys):
             ["--config.model.d_inner=34"],
             "of another network: config.model.d_inner: 32 in the checkpoint, 34 now",
         ),
+        ("predict", ["--input=gone", "--output=-"], "error: --input=gone: no such file"),
+        ("predict", ["--split=dev", "--output=a.csv"], "--output=a.csv: wanted a name .* .json, a"),
     ],
 )
 def test_wrong_input_for_evaluate(finished, capsys, verb, flags, message):
@@ -201,6 +203,7 @@ CHANGES = [
     ({"train__batch_size": 100_000}, "config.train.batch_size is 100000, which needs"),
     ({"train__eval_batch_size": 5000}, "config.train.eval_batch_size is 5000, which needs .*works"),
     ({"data__heldout": ""}, "train.eval_every is 6, but data.heldout is empty"),
+    ({"init_from": "/nowhere"}, "config.init_from=/nowhere: /nowhere: no such file or folder, wan"),
     ({"data__train": "/nowhere"}, "config.data.train=/nowhere .there is no such folder"),
     ({"data__heldout": "/nowhere"}, "config.data.heldout=/nowhere .there is no such folder"),
     ({"data__train": ""}, "data.train is empty; set --config.data.train=DIR"),

@@ -28,6 +28,11 @@ from xlnet_jax.model.config import XLNetConfig
 
 SourceKind = Literal["tf", "hf", "jax", "workdir"]
 
+_WANTED = (
+    "a TensorFlow checkpoint (*.index), or a folder with one, with model.safetensors, with params/"
+    " of xlnet-jax convert, or with checkpoints/ of xlnet-jax train"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
@@ -119,6 +124,8 @@ def kind_of(path: str | os.PathLike[str]) -> SourceKind:
     if (folder / orbax_folder.INFO_NAME).exists() or (folder / orbax_folder.PARAMS).is_dir():
         return "jax"
     if not folder.is_dir():
+        if not folder.parent.is_dir() or not tensorflow.checkpoints_in(folder.parent):
+            raise FileNotFoundError(f"{text}: no such file or folder, wanted {_WANTED}")
         tensorflow.find_checkpoint(text)
         return "tf"
     if huggingface.has_weights(folder):
@@ -127,10 +134,7 @@ def kind_of(path: str | os.PathLike[str]) -> SourceKind:
         return "tf"
     if (folder / huggingface_config.CONFIG_NAME).exists():
         huggingface.find_weights(folder)
-    raise FileNotFoundError(
-        f"{text} holds no weights: wanted a TensorFlow checkpoint (*.index), model.safetensors,"
-        " params/ of xlnet-jax convert, or checkpoints/ of xlnet-jax train"
-    )
+    raise FileNotFoundError(f"{text} holds no weights: wanted {_WANTED}")
 
 
 def merge_params(
@@ -277,5 +281,5 @@ def _check_vocabulary(loaded: Pretrained) -> None:
         raise ValueError(
             f"{os.fspath(tokenizer.model_path)} has {tokenizer.vocab_size} pieces, but the network"
             f" of {loaded.source} has n_token {config.n_token}; give the vocabulary that belongs to"
-            " it (--spiece_model)"
+            " it (--spiece_model; in training config.data.spiece_model)"
         )

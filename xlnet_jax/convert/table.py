@@ -178,5 +178,7 @@ def choose_head(found: list[Head], wanted: str | None, path: str) -> Head | None
     if len(fitting) > 1 or (wanted is not None and not fitting):
         listed = ", ".join(map(str, found)) or "none"
         given = "which one is not said" if wanted is None else f"--head={wanted} does not say one"
-        raise ValueError(f"{path} has these heads: {listed}; {given}, give --head=KIND:TASK")
+        raise ValueError(
+            f"{path} has these heads: {listed}; {given}, give --head=KIND:TASK of xlnet-jax convert"
+        )
     return fitting[0] if fitting else None

@@ -330,8 +330,8 @@ def _nothing(
 ) -> str:
     if part == "heldout":
         return (
-            f"no document was held out: the input has too few for --heldout_every="
-            f"{config.heldout_every}; give a smaller number (and --overwrite)"
+            f"no document was held out: the input has too few (a blank line ends one) for"
+            f" --heldout_every={config.heldout_every}; give a smaller number (and --overwrite)"
         )
     return (
         f"the input gave no token: {counts['lines']} lines, {counts['blank_lines']} of them blank, "

@@ -117,8 +117,9 @@ def read_examples(
             raise ValueError(f"{name}:{row.line}: {error}") from error
         yield TextExample(guid, texts[0] or "", texts[1], label, name, row.line)
     if not count:
-        lost = oddities.count(name)
-        raise ValueError(f"{name} holds no examples" + (f" ({lost} rows dropped)" if lost else ""))
+        lost = [line.removeprefix(f"{name}: ") for line in oddities.lines(name)]
+        why = f" ({'; '.join(lost)}); config.data.text_a names the column" if lost else ""
+        raise ValueError(f"{name} holds no examples{why}")
 
 
 def has_column(

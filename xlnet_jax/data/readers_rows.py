@@ -47,10 +47,12 @@ class Oddities:
         """How many of a file, or of all files."""
         return sum(n for (name, _), n in self._counts.items() if not file or name == file)
 
-    def lines(self) -> list[str]:
-        """A line of text for each file and reason."""
+    def lines(self, only: str = "") -> list[str]:
+        """A line of text for each file (or that one) and reason."""
         said = []
         for (file, reason), count in self._counts.items():
+            if only not in ("", file):
+                continue
             lines = self._lines[file, reason]
             places = ", ".join(str(line) for line in lines) + (", …" if count > len(lines) else "")
             said.append(f"{file}: {count:,} {reason}" + (f" (line {places})" if lines else ""))

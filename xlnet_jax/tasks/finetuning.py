@@ -44,8 +44,8 @@ class FineTuningTask(abc.ABC, Generic[ConfigT, SplitT]):
         """Raises ValueError if there is no vocabulary, or splits are to be scored in part."""
         if context.tokenizer is None:
             raise ValueError(
-                "there is no vocabulary: set config.init_from, or config.data.spiece_model to a"
-                " SentencePiece model"
+                "there is no vocabulary: config.init_from is empty or has no spiece.model beside"
+                " its weights; set config.data.spiece_model to a SentencePiece model"
             )
         if context.eval_steps:
             raise ValueError(
@@ -103,9 +103,12 @@ class FineTuningTask(abc.ABC, Generic[ConfigT, SplitT]):
         return ()
 
     def read(self, split: str) -> SplitT:
-        """A split, read once; raises as `read_split` does."""
+        """A split, read once; raises as `read_split` does, and names the config's key."""
         if split not in self._splits:
-            self._splits[split] = self.read_split(split)
+            try:
+                self._splits[split] = self.read_split(split)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{self._key(split)}: {error}") from error
         return self._splits[split]
 
     def features(self, split: str) -> Features:
@@ -116,9 +119,13 @@ class FineTuningTask(abc.ABC, Generic[ConfigT, SplitT]):
         if split not in self._features:
             made = self.make_features(split)
             if not len(made):
-                raise ValueError(f"the split {split!r} has no examples")
+                raise ValueError(f"the split {split!r} has no examples ({self._key(split)})")
             self._features[split] = made
         return self._features[split]
+
+    def _key(self, split: str) -> str:
+        """Where the config says what a split is read from: its own file, or the folder of all."""
+        return f"config.data.{split if getattr(self.data, split, '') else 'folder'}"
 
     def apply(self, params: Params, batch: Batch, key: jax.Array | None, **inputs: Any) -> Any:
         """The model on a batch's tokens, segments and padding; dropout exactly with a key."""

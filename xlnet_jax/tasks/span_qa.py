@@ -52,6 +52,9 @@ class SpanQATask(FineTuningTask[DataConfig, tuple[QuestionFile, SpanWindows]]):
     def make_features(self, split: str) -> Features:
         """See `FineTuningTask`; "train" has the values that the loss needs."""
         _, windows = self.read(split)
+        if not windows.report.windows:
+            why = "; ".join(line.strip() for line in windows.report.lines())
+            raise ValueError(f"the split {split!r} has no examples ({why})")
         values = {"cls_positions": windows.cls.astype(np.int32)}
         if windows.labels is not None:
             values["start_positions"] = windows.labels.starts

@@ -200,9 +200,12 @@ def find_labels(config: TextDataConfig) -> tuple[str, ...]:
         if names := readers_tfds.class_names(builder, config.label):
             return names
     found: set[str] = set()
-    for example in open_split(config, "train", Oddities()):
-        label = example.label
-        found.update(label if isinstance(label, tuple) else () if label is None else (str(label),))
+    try:
+        for example in open_split(config, "train", Oddities()):
+            label = () if example.label is None else example.label
+            found.update(label if isinstance(label, tuple) else (str(label),))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"config.data.train: {error}") from error
     if len(found) < 2:
         raise ValueError(
             f"config.data.train={config.train} has the labels {sorted(found)}, wanted at least two"

@@ -94,7 +94,8 @@ def make_schedule(config: OptimizerConfig, train_steps: int) -> Schedule:
     peak, warmup = config.learning_rate, config.warmup_steps
     if warmup >= train_steps:
         raise ValueError(
-            f"optimizer.warmup_steps must be below train.steps = {train_steps}, got {warmup}"
+            f"optimizer.warmup_steps must be below train.steps = {train_steps}, got {warmup}; set"
+            " --config.optimizer.warmup_steps, or train for more steps or epochs"
         )
     decay_steps = train_steps - warmup
     if config.schedule == "polynomial":

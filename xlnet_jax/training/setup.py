@@ -54,8 +54,11 @@ def find_foundation(settings: Settings, folder: str, *, begun: bool = False) -> 
         return Foundation(config, tokenizer, None, os.fspath(folder))
     spiece_model = getattr(settings.data, "spiece_model", "")
     if settings.init_from:
-        weights = load_pretrained(settings.init_from, spiece_model=spiece_model or None)
         source = f"config.init_from={settings.init_from}"
+        try:
+            weights = load_pretrained(settings.init_from, spiece_model=spiece_model or None)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{source}: {error}") from error
         return Foundation(weights.config, weights.tokenizer, weights, source)
     tokenizer = None
     if spiece_model:

@@ -1,13 +1,19 @@
 """`xlnet-jax predict`: what a fine-tuned model says of new examples."""
 
 import argparse
+import os
 import sys
+
+from etils import epath
 
 from xlnet_jax.verbs import processes
 from xlnet_jax.verbs.evaluate import checkpoint_name, stored_config
 from xlnet_jax.verbs.train import CONFIG_HELP
 
 TAKES_OVERRIDES = True
+
+# Of tables that it does not write; any other name is a folder's.
+_OTHER_ENDINGS = (".csv", ".txt", ".xlsx", ".parquet")
 
 SUMMARY = "write a fine-tuned model's predictions for a file or standard input"
 
@@ -64,6 +70,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give either --input=FILE (or -) or --split=NAME")
     if args.checkpoint == "all":
         raise ValueError("--checkpoint=all is for evaluate; predict wants one checkpoint")
+    if os.path.splitext(args.output)[1].lower() in _OTHER_ENDINGS:
+        raise ValueError(
+            f"--output={args.output}: wanted a name that ends in .tsv or .json, a folder, or - for"
+            " standard output"
+        )
+    if args.input not in (None, "-") and not epath.Path(args.input).exists():
+        raise FileNotFoundError(f"--input={args.input}: no such file")
     config, split = stored_config(args), args.split
     if args.input is not None:
         split = "predict" if "predict" in config.data else "test"
