@@ -77,7 +77,7 @@ def test_two_columns_of_one_name(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("", "holds no examples$"), ("text\n", "holds no examples$"),
-     ("text\tb\nx\ny\n", r"\(2 rows dropped, fewer than 2 columns \(line 2, 3\)\); config")],
+     ("text\tb\nx\ny\n", r"\(2 rows dropped, fewer than 2 columns \(line 2, 3\)\); want")],
 )  # fmt: skip
 def test_an_empty_split(tmp_path, text, message):
     path = tmp_path / "empty.tsv"

@@ -221,6 +221,11 @@ def test_what_was_left_out_is_listed_where_the_config_says(tmp_path):
     assert task_of(dev=path).describe_heldout() == {"dev_questions": 2, "dev_windows": 2}
 
 
+def test_a_file_that_is_not_there_is_named_with_its_key():
+    with pytest.raises(FileNotFoundError, match=r"^config\.data\.train: no file gone\.json$"):
+        task_of(train="gone.json").features("train")
+
+
 def test_a_file_in_which_nothing_can_be_trained_on_is_refused(tmp_path):
     path = written(tmp_path / "x.json", ("Bob ran.", [("Who?", [("Bob", 1)])]))
     wanted = r"the split 'train' has no examples \(.*x\.json: 1 questions, 0 windows; 1 x answer"

@@ -123,6 +123,8 @@ def test_features_and_what_is_stored(task, folder):
     (folder / "none.txt").write_text("a O\n")
     with pytest.raises(ValueError, match=r"none.txt has no tag but O \(config.data.tag_column is"):
         tiny_task.make(tagging, train=str(folder / "none.txt"))
+    with pytest.raises(FileNotFoundError, match=r"^config\.data\.train: no file gone\.txt$"):
+        tiny_task.make(tagging, train="gone.txt")
 
 
 def test_every_word_counts_alike_whatever_the_padding(task):

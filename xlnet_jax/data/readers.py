@@ -118,7 +118,7 @@ def read_examples(
         yield TextExample(guid, texts[0] or "", texts[1], label, name, row.line)
     if not count:
         lost = [line.removeprefix(f"{name}: ") for line in oddities.lines(name)]
-        why = f" ({'; '.join(lost)}); config.data.text_a names the column" if lost else ""
+        why = f" ({'; '.join(lost)}); wanted another file or config.data.text_a" if lost else ""
         raise ValueError(f"{name} holds no examples{why}")
 
 

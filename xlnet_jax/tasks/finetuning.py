@@ -108,7 +108,8 @@ class FineTuningTask(abc.ABC, Generic[ConfigT, SplitT]):
             try:
                 self._splits[split] = self.read_split(split)
             except FileNotFoundError as error:
-                raise FileNotFoundError(f"{self._key(split)}: {error}") from error
+                what = f"no file {error.filename}" if error.filename else error
+                raise FileNotFoundError(f"{self._key(split)}: {what}") from error
         return self._splits[split]
 
     def features(self, split: str) -> Features:

@@ -88,8 +88,11 @@ def find_tags(data: DataConfig) -> tuple[str, ...]:
     if data.labels:
         return tuple(data.labels)
     kinds: set[str] = set()
-    for example in data.open("train", Oddities()):
-        kinds.update(tag[2:] for tag in example.tags or () if tag != "O")
+    try:
+        for example in data.open("train", Oddities()):
+            kinds.update(tag[2:] for tag in example.tags or () if tag != "O")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"config.data.train: {error}") from error
     if not kinds:
         raise ValueError(
             f"config.data.train={data.train} has no tag but O (config.data.tag_column is"
