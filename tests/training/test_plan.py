@@ -292,3 +292,13 @@ def test_a_small_model_on_v3(capsys):
     assert report["detail"]["devices"] == 8
     assert report["collective_bytes_per_core"] > 0
     assert report["detail"]["compiler_seconds"] > 0
+
+
+def test_a_program_that_compiles_and_does_not_fit_is_too_much():
+    told = {"hbm_limit_gib": 15.5, "step_seconds": 1.0, "sequences_per_second": 9.0, "mfu": 0.1}
+    assert verb._brief({**told, "hbm_gib_per_core": 17.0}) == (
+        "17.00 of 15.50 GiB: too much",
+        "",
+        "",
+    )
+    assert verb._brief({**told, "hbm_gib_per_core": 15.0}) == ("15.00 of 15.50 GiB", "9", "10.0%")

@@ -189,7 +189,9 @@ def _tell(made: Any) -> None:
 
 def _brief(report: dict[str, Any]) -> tuple[str, str, str]:
     memory = f"{report['hbm_gib_per_core']:.2f} of {report['hbm_limit_gib']:.2f} GiB"
-    if report["step_seconds"] is None:
+    # The compiler may take a program that does not fit.
+    too_much = report["hbm_gib_per_core"] > report["hbm_limit_gib"]
+    if too_much or report["step_seconds"] is None:
         return memory + ": too much", "", ""
     return memory, f"{report['sequences_per_second']:,.0f}", f"{report['mfu']:.1%}"
 
