@@ -52,13 +52,19 @@ def test_micro_batches_are_one_batch(parts, rows_per_group, dropout):
 
 def test_micro_batches_keep_rows_in_place_and_pairs_together():
     rows = jnp.arange(12)
-    assert steps._cut(rows, 3, 1, 0).tolist() == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
-    assert steps._cut(rows, 3, 2, 0).tolist() == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]
-    memory = jnp.arange(2 * 12 * 3).reshape(2, 12, 3)
-    for group in (1, 2):
-        cut = steps._cut(memory, 3, group, 1)
-        assert cut.shape == (3, 2, 4, 3)
-        np.testing.assert_array_equal(steps._join(cut, group, 1), memory)
+    assert steps._cut(rows, 3, 1).tolist() == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    assert steps._cut(rows, 3, 2).tolist() == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]]
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_micro_batch_has_the_memory_of_its_rows_and_leaves_the_others_as_they_are(group):
+    memory = jnp.arange(2 * 12 * 3 * 5).reshape(2, 12, 3, 5)
+    memories = steps._parted(memory, 3, group, 1)
+    for part, rows in enumerate(steps._cut(jnp.arange(12), 3, group)):
+        taken = steps._take(memories, part)
+        np.testing.assert_array_equal(taken, memory[:, rows])
+        put = steps._put(memories, -taken, part).reshape(memory.shape)
+        np.testing.assert_array_equal(put, memory.at[:, rows].multiply(-1))
 
 
 @pytest.mark.parametrize("parts", [1, 4])

@@ -95,39 +95,55 @@ def _gradients(
 
     gradient_of = jax.grad(loss_of, has_aux=True)
     group = task.rows_per_group
-    rows = _cut(jnp.arange(task.global_batch_size), parts, group, 0)
-    micro_batches = jax.tree.map(lambda x: _cut(x, parts, group, 0), batch)
-    memories = None if state.memory is None else _cut(state.memory, parts, group, 1)
+    rows = _cut(jnp.arange(task.global_batch_size), parts, group)
+    micro_batches = jax.tree.map(lambda x: _cut(x, parts, group), batch)
 
-    def add(carry: Any, part: Any) -> tuple[Any, Array | None]:
-        micro_batch, memory, rows = part
+    def add(carry: Any, part: Any) -> tuple[Any, None]:
+        sums, memories = carry
+        number, micro_batch, rows = part
         with row_dropout.rows_numbered(rows):
-            gradients, sums = gradient_of(state.params, micro_batch, memory, key)
-        carry = jax.tree.map(jnp.add, carry, (gradients, sums.total, sums.weight))
-        return carry, sums.memory
+            memory = _take(memories, number)
+            gradients, own = gradient_of(state.params, micro_batch, memory, key)
+        sums = jax.tree.map(jnp.add, sums, (gradients, own.total, own.weight))
+        return (sums, _put(memories, own.memory, number)), None
 
     zeros = (jax.tree.map(jnp.zeros_like, state.params), jnp.zeros([]), jnp.zeros([]))
-    (gradients, total, weight), memories = jax.lax.scan(add, zeros, (micro_batches, memories, rows))
-    memory = None if memories is None else _join(memories, group, 1)
+    memories = jax.tree.map(lambda x: _parted(x, parts, group, 1), state.memory)
+    numbered = (jnp.arange(parts), micro_batches, rows)
+    ((gradients, total, weight), memories), _ = jax.lax.scan(add, (zeros, memories), numbered)
+    memory = jax.tree.map(lambda new, old: new.reshape(old.shape), memories, state.memory)
     gradients = jax.tree.map(lambda g: g * _share(weight), gradients)
     return gradients, LossSum(total, weight, memory)
 
 
-def _cut(x: Array, parts: int, group: int, axis: int) -> Array:
-    """[... B ...] -> [parts, ... B / parts ...]; every `parts`-th group of rows, in order.
+def _parted(x: Array, parts: int, group: int, axis: int) -> Array:
+    """[... B ...] -> [... B / (parts * group), parts, group ...]: which part a group of rows is of.
 
     Strided rather than in blocks, so that with rows cut over devices no row changes its device.
     """
-    shape = (*x.shape[:axis], -1, parts, group, *x.shape[axis + 1 :])
-    x = jnp.moveaxis(x.reshape(shape), axis + 1, 0)
-    return x.reshape(parts, *x.shape[1 : axis + 1], -1, *x.shape[axis + 3 :])
+    return x.reshape(*x.shape[:axis], -1, parts, group, *x.shape[axis + 1 :])
 
 
-def _join(x: Array, group: int, axis: int) -> Array:
-    """The inverse of `_cut`."""
-    x = x.reshape(*x.shape[: axis + 1], -1, group, *x.shape[axis + 2 :])
-    x = jnp.moveaxis(x, 0, axis + 1)
-    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 3 :])
+def _cut(x: Array, parts: int, group: int) -> Array:
+    """[B ...] -> [parts, B / parts ...]: the rows of each part."""
+    x = jnp.moveaxis(_parted(x, parts, group, 0), 1, 0)
+    return x.reshape(parts, -1, *x.shape[3:])
+
+
+def _take(memories: Array | None, number: Array) -> Float[Array, "Y b M D"] | None:
+    """A part's memory out of that of all, [Y, b / group, parts, group, M, D]."""
+    if memories is None:
+        return None
+    memory = jax.lax.dynamic_index_in_dim(memories, number, 2, keepdims=False)
+    return memory.reshape(len(memory), -1, *memory.shape[3:])
+
+
+def _put(memories: Array | None, memory: Array | None, number: Array) -> Array | None:
+    """`memories` with that of a part in its place: a loop needs no second array of all."""
+    if memories is None or memory is None:
+        return None
+    memory = memory.reshape(*memories.shape[:2], *memories.shape[3:])
+    return jax.lax.dynamic_update_index_in_dim(memories, memory, number, 2)
 
 
 def make_eval_step(task: Task) -> Callable[[Any, EvalSums, Batch], EvalSums]:
