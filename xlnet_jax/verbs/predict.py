@@ -4,8 +4,6 @@ import argparse
 import os
 import sys
 
-from etils import epath
-
 from xlnet_jax.verbs import processes
 from xlnet_jax.verbs.evaluate import checkpoint_name, stored_config
 from xlnet_jax.verbs.train import CONFIG_HELP
@@ -75,6 +73,9 @@ def run(args: argparse.Namespace) -> int:
             f"--output={args.output}: wanted a name that ends in .tsv or .json, a folder, or - for"
             " standard output"
         )
+
+    from etils import epath
+
     if args.input not in (None, "-") and not epath.Path(args.input).exists():
         raise FileNotFoundError(f"--input={args.input}: no such file")
     config, split = stored_config(args), args.split
