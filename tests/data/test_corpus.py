@@ -23,14 +23,15 @@ CORPUS = GOLDENS / "data_utils/corpus"
 MODEL = GOLDENS / "tokenization/en/spiece.model"
 REFERENCE = Normalization("reference", lower=True)
 EOD = 7
+CONFIG = CorpusConfig(
+    input=(str(CORPUS),), output_dir="", spiece_model=str(MODEL),
+    text=TextOptions(skip_empty_files=True), num_workers=1, progress=False,
+)  # fmt: skip
 
 
 @pytest.fixture
 def config(tmp_path):
-    return CorpusConfig(
-        input=(str(CORPUS),), output_dir=str(tmp_path / "out"), spiece_model=str(MODEL),
-        text=TextOptions(skip_empty_files=True), num_workers=1, progress=False,
-    )  # fmt: skip
+    return dataclasses.replace(CONFIG, output_dir=str(tmp_path / "out"))
 
 
 def build(config, **changes):

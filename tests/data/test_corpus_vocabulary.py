@@ -1,22 +1,18 @@
 """Shards built into a folder in use: whose vocabulary cuts the text, and as which user."""
 
+import dataclasses
 import pwd
 from pathlib import Path
 
 import pytest
 
-from tests.data.test_corpus import CORPUS, GOLDENS, MODEL, build, read
-from xlnet_jax.data.corpus import CorpusConfig
+from tests.data.test_corpus import CONFIG, GOLDENS, MODEL, build, read
 from xlnet_jax.data.manifest import Manifest
-from xlnet_jax.data.text_blocks import TextOptions
 
 
 @pytest.fixture
 def config(tmp_path):
-    return CorpusConfig(
-        input=(str(CORPUS),), output_dir=str(tmp_path / "out"), spiece_model=str(MODEL),
-        text=TextOptions(skip_empty_files=True), num_workers=1, progress=False,
-    )  # fmt: skip
+    return dataclasses.replace(CONFIG, output_dir=str(tmp_path / "out"))
 
 
 def test_the_vocabulary_in_the_folder_can_be_the_one_to_build_anew_with(config):

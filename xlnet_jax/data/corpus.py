@@ -197,7 +197,7 @@ def _prepare_folder(
     if afresh:
         _remove_shards(output_dir)
     elif build_path.exists():
-        held = json.loads(build_path.read_text())
+        held = storage.read_object(build_path)
         if unfinished and held.get("invalid_utf8") == "error":  # so its shards need no replacing
             held["invalid_utf8"] = wanted["invalid_utf8"]
         found = mapping_differences(held, wanted, "the folder has", "this run wants")
